@@ -1,0 +1,60 @@
+"""What a run was made with: versions, commit and diff, hardware, threads, and the matrix-product peak measured then."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import outdo
+from outdo import machine
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "chess", "pydantic")
+
+
+def describe(dtype: torch.dtype) -> dict[str, Any]:
+    """JSON-serialisable. Measures for about a second."""
+    names = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+    return {
+        "outdo": outdo.__version__,
+        "python": platform.python_version(),
+        "packages": {p: importlib.metadata.version(p) for p in _PACKAGES},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": _git(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "compute_dtype": names[dtype],
+        "gemm_peak_flops_per_s": {n: machine.gemm_peak_flops(d) for d, n in names.items()},
+    }
+
+
+def _git() -> dict[str, str] | None:
+    """Commit and uncommitted diff of outdo's own checkout, if it is one."""
+
+    def git(*words: str) -> str:
+        folder = Path(outdo.__file__).parent
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,67 @@
+"""Measure a player on a task: the same prompts, the same luck, whoever plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from outdo.evaluate.stats import mean_interval, wilson
+from outdo.types import Prompt, Score, Trajectory, Usage
+
+
+class Measurable(Protocol):
+    """The part of a task that evaluation needs (see `outdo.tasks.base.Task`)."""
+
+    headline: str
+
+    def metrics(self, trajectories: Sequence[Trajectory]) -> Mapping[str, np.ndarray]: ...
+
+
+Play = Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]
+Scorer = Callable[[Sequence[Trajectory]], list[Score]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One player against one opponent on n prompts.
+
+    Example: value 0.87, ci95 (0.85, 0.89), n 1000, items [1, 1, 0, ...], extra {"illegal": 0.02, "excess_moves": 1.9}.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+    items: np.ndarray  # [n] the headline per prompt, NaN where it could not be measured
+    extra: dict[str, float | None]  # means of the task's other metrics, None where undefined everywhere
+    trajectories: list[Trajectory]
+    usage: Usage
+
+    def record(self) -> dict[str, Any]:
+        """JSON-serialisable, trajectories left out."""
+        items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
+        return {"value": self.value, "ci95": list(self.ci95), "n": self.n, "extra": self.extra, "items": items}
+
+
+def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
+    """Let `play` answer the prompts. scorers: judges whose mean is reported beside the task's metrics, by name."""
+    trajectories, usage = play(prompts)
+    metrics = task.metrics(trajectories)
+    items = np.asarray(metrics[task.headline], np.float64)
+    known = items[~np.isnan(items)]
+    value, low, high, n = mean_interval(items)
+    if np.isin(known, (0.0, 1.0)).all():
+        low, high = wilson(float(known.sum()), len(known))
+    extra = {k: _mean(v) for k, v in metrics.items() if k != task.headline}
+    for name, scorer in scorers.items():
+        scores = [s.value for s in scorer(trajectories)]
+        extra[name] = _mean(np.array([np.nan if v is None else v for v in scores]))
+        usage += Usage(judge_calls=len(scores))
+    return Measurement(value, (low, high), n, items, extra, trajectories, usage)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    mean, _, _, n = mean_interval(values)
+    return mean if n else None

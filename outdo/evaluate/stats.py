@@ -1,0 +1,72 @@
+"""Intervals and paired comparisons. No number leaves without n and a 95 % interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_Z = 1.959963984540054
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson, 1927): right also near 0 and 1, where p +- 2 se is not."""
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: ArrayLike) -> tuple[float, float, float, int]:
+    """Mean, 95 % normal interval and n of the values that are not NaN; NaNs if there are none."""
+    x = np.asarray(values, np.float64)
+    x = x[~np.isnan(x)]
+    if len(x) == 0:
+        return float("nan"), float("nan"), float("nan"), 0
+    half = _Z * float(x.std(ddof=1)) / sqrt(len(x)) if len(x) > 1 else float("inf")
+    return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b on the same items. Example: value 0.62, ci95 (0.58, 0.66), n 1000 items, seeds 3."""
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """higher, lower or not distinguishable."""
+        low, high = self.ci95
+        return "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
+
+
+def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> Difference:
+    """Hierarchical bootstrap of mean(a - b): seeds are drawn, then items (the same items in every seed).
+
+    a, b: [seeds, items] or [items]; rows of one seed broadcast against many (a reference player has no training seed).
+    """
+    a, b = np.atleast_2d(np.asarray(a_SN, np.float64)), np.atleast_2d(np.asarray(b_SN, np.float64))
+    d: NDArray[np.float64] = a - b
+    S, N = d.shape
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for i in range(draws):
+        rows = rng.integers(0, S, S) if S > 1 else np.zeros(1, int)
+        means[i] = d[rows][:, rng.integers(0, N, N)].mean()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(float(d.mean()), (float(low), float(high)), N, S)
+
+
+def hierarchical_interval(values_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean over seeds and items; Wilson's for one seed of zeros and ones."""
+    x = np.atleast_2d(np.asarray(values_SN, np.float64))
+    if x.shape[0] == 1 and np.isin(x, (0.0, 1.0)).all():
+        return wilson(float(x.sum()), x.shape[1])
+    return paired_difference(x, np.zeros_like(x), draws, seed).ci95

@@ -1,0 +1,86 @@
+"""Writing files so that a crash at any moment leaves the old content or the new, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file's content atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file's content atomically with indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Create folder `path` atomically: `fill` writes into a temporary sibling that is renamed when complete."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.replace(path)
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON line."""
+    with path.open("a") as f:
+        f.write(json.dumps(value) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """JSON lines of a file that may not exist; stops at a line that a crash cut short."""
+    if not path.exists():
+        return
+    with path.open() as f:
+        for line in f:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a JSON-lines file with the lines that `keep` wants."""
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if keep(line)))
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that a crash in between leaves no half-empty folder under its name."""
+    grave = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(grave, ignore_errors=True)
+    path.replace(grave)
+    shutil.rmtree(grave)
+
+
+def read_json(path: Path) -> Any:
+    """Parsed content of a JSON file."""
+    return json.loads(path.read_text())
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Replace a JSON-lines file atomically."""
+    write_text(path, "".join(json.dumps(value) + "\n" for value in values))

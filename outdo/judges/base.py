@@ -1,0 +1,37 @@
+"""What a judge is: trajectories in, scores out.
+
+A judge is one file in this folder (or `my_judge.py:MyJudge` anywhere) with a class that derives from `Judge`; its nested
+`Config` is the only place where its options are written. A judge that cannot say returns `Score(None, reason)`: such a
+sample is left out and counted; only the policy's own bad output scores low.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from outdo.types import Score, Trajectory
+
+
+class Options(BaseModel):
+    """Base of every judge's nested Config: typed, frozen, misspelt keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Judge(ABC):
+    """score() must not depend on the order of the trajectories, nor on what else is in the list."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Options]] = Options
+    flops_per_call: float = 0.0  # booked for every trajectory judged
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config or self.Config()
+
+    @abstractmethod
+    def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
+        """One score per trajectory, in order."""

@@ -1,0 +1,219 @@
+"""One decoder for the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied or untied head.
+
+Parameter names are those of `transformers.LlamaForCausalLM`, so weights go in and out unchanged. Before they compute they
+are packed: q, k and v become one matrix, norm weights and the attention scale are multiplied in, rotary pairs laid side by
+side, everything cast to the compute dtype. Packing is differentiable: training packs in every micro-batch, the sampler
+once per policy version, and both then run the same code.
+
+Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model width, V vocabulary, U cached tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from outdo.models.ops import rms_normalize, rotate, softmax, swiglu
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of a decoder; field names follow transformers' LlamaConfig."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-5
+    tie_word_embeddings: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """One layer's compute weights."""
+
+    qkv: Tensor  # [(H + 2K) * d, D] input norm and query scale multiplied in
+    o: Tensor  # [D, H * d]
+    gate: Tensor  # [F, D] post-attention norm multiplied in
+    up: Tensor  # [F, D] the same
+    down: Tensor  # [D, F]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """All compute weights of one policy version, in one dtype."""
+
+    embed: Tensor  # [V, D]
+    layers: tuple[PackedLayer, ...]
+    head: Tensor  # [V, D] final norm multiplied in
+
+
+class Weight(nn.Module):
+    """A named weight matrix or vector; it has no forward, the packed copy computes."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(*shape))
+
+
+class Attention(nn.Module):
+    def __init__(self, c: DecoderConfig) -> None:
+        super().__init__()
+        self.q_proj = Weight(c.num_attention_heads * c.head_dim, c.hidden_size)
+        self.k_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size)
+        self.v_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size)
+        self.o_proj = Weight(c.hidden_size, c.num_attention_heads * c.head_dim)
+
+
+class MLP(nn.Module):
+    def __init__(self, c: DecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = Weight(c.intermediate_size, c.hidden_size)
+        self.up_proj = Weight(c.intermediate_size, c.hidden_size)
+        self.down_proj = Weight(c.hidden_size, c.intermediate_size)
+
+
+class Layer(nn.Module):
+    """The parameters of one pre-norm block."""
+
+    def __init__(self, c: DecoderConfig) -> None:
+        super().__init__()
+        self.input_layernorm = Weight(c.hidden_size)
+        self.self_attn = Attention(c)
+        self.post_attention_layernorm = Weight(c.hidden_size)
+        self.mlp = MLP(c)
+
+    def pack(self, c: DecoderConfig, dtype: torch.dtype) -> PackedLayer:
+        a, m = self.self_attn, self.mlp
+        q = pair_up(a.q_proj.weight * c.head_dim**-0.5, c.head_dim)
+        qkv = torch.cat([q, pair_up(a.k_proj.weight, c.head_dim), a.v_proj.weight])
+        return PackedLayer(
+            qkv=(qkv * self.input_layernorm.weight).to(dtype),
+            o=a.o_proj.weight.to(dtype),
+            gate=(m.gate_proj.weight * self.post_attention_layernorm.weight).to(dtype),
+            up=(m.up_proj.weight * self.post_attention_layernorm.weight).to(dtype),
+            down=m.down_proj.weight.to(dtype),
+        )
+
+
+class Backbone(nn.Module):
+    def __init__(self, c: DecoderConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Weight(c.vocab_size, c.hidden_size)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.num_hidden_layers))
+        self.norm = Weight(c.hidden_size)
+
+
+class Decoder(nn.Module):
+    """The model. `pack` then `hidden` and `logits` to compute; `rollout.cache` holds what generation needs beside it."""
+
+    turn: Tensor
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = Weight(config.vocab_size, config.hidden_size)
+        self.register_buffer("turn", rotary_table(config), persistent=False)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Normal with std 0.02, the two projections into the residual stream scaled by 1/sqrt(2 L) as in GPT-2."""
+        residual = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.ones_(parameter)
+                continue
+            into_residual = "o_proj" in name or "down_proj" in name
+            nn.init.normal_(parameter, std=0.02 * (residual if into_residual else 1.0), generator=generator)
+
+    def pack(self, dtype: torch.dtype) -> Packed:
+        """The compute weights, differentiable with respect to the parameters."""
+        c, m = self.config, self.model
+        embed = m.embed_tokens.weight
+        head = embed if c.tie_word_embeddings else self.lm_head.weight
+        layers = tuple(layer.pack(c, dtype) for layer in m.layers)  # type: ignore[operator]
+        return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
+
+    def hidden(self, packed: Packed, tokens_BT: Tensor) -> Tensor:
+        """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right."""
+        turn = self.turn[: tokens_BT.shape[1]]
+        x = F.embedding(tokens_BT, packed.embed)
+        for layer in packed.layers:
+            x = x + F.linear(attend_causal(*self.qkv(layer, x, turn)), layer.o)
+            x = x + self.mlp(layer, x)
+        return rms_normalize(x, self.config.rms_norm_eps)
+
+    def qkv(self, layer: PackedLayer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, D] -> rotated, scaled q [B, H, T, d], rotated k and plain v [B, K, T, d].
+
+        turn is [T, d/2], or [B, 1, T, d/2] where rows stand at different positions.
+        """
+        c = self.config
+        H, K = c.num_attention_heads, c.num_key_value_heads
+        B, T, _ = x.shape
+        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), layer.qkv).view(B, T, H + 2 * K, c.head_dim).transpose(1, 2)
+        return rotate(qkv[:, :H], turn), rotate(qkv[:, H : H + K], turn), qkv[:, H + K :].contiguous()
+
+    def mlp(self, layer: PackedLayer, x: Tensor) -> Tensor:
+        normed = rms_normalize(x, self.config.rms_norm_eps)
+        return F.linear(swiglu(F.linear(normed, layer.gate), F.linear(normed, layer.up)), layer.down)
+
+    def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
+        """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
+        return F.linear(hidden, packed.head).float()
+
+
+def rotary_table(c: DecoderConfig) -> Tensor:
+    """Unit complex numbers [max positions, d/2] (Su et al., 2104.09864)."""
+    inverse = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
+    angles = torch.outer(torch.arange(c.max_position_embeddings, dtype=torch.float64), inverse)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+def pair_up(weight: Tensor, d: int) -> Tensor:
+    """Rows of [heads * d, D] reordered so that row i and row i + d/2 of each head become neighbours."""
+    return weight.view(-1, 2, d // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
+
+
+def attend_causal(q: Tensor, k: Tensor, v: Tensor, block: int = 64) -> Tensor:
+    """Causal attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d] -> [B, T, H * d].
+
+    Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
+    """
+    T = q.shape[2]
+    blocks = -(-T // block)
+    bias = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+    ends = [T * (i + 1) // blocks for i in range(blocks)]
+    starts = [0, *ends[:-1]]
+    parts = [attend(q[:, :, s:e], k[:, :, :e], v[:, :, :e], bias[s:e, :e]) for s, e in zip(starts, ends, strict=True)]
+    return torch.cat(parts, dim=1) if blocks > 1 else parts[0]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """q [B, H, T, d], k and v [B, K, U, d], additive bias [T, U] or [B, T, U] -> [B, T, H * d].
+
+    Batched products, not the fused kernel: for rows of a few dozen tokens on a CPU its backward took half of the step.
+    Query heads that share a key head are laid side by side along T.
+    """
+    B, H, T, d = q.shape
+    K, U = k.shape[1], k.shape[2]
+    groups = H // K
+    if bias.dim() == 3:
+        bias = bias.view(B, 1, 1, T, U).expand(B, K, groups, T, U).reshape(B * K, groups * T, U)
+    elif groups > 1:
+        bias = bias.repeat(groups, 1)
+    scores = torch.baddbmm(bias, q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d).transpose(1, 2))
+    mixed = torch.bmm(softmax(scores), v.reshape(B * K, U, d))
+    return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)

@@ -1,0 +1,73 @@
+"""Plug-ins are found by name: `outdo/judges/exact_match.py`, or `my_judge.py:MyJudge` anywhere. There is no registry."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from outdo.errors import UserError, check
+from outdo.recipe import Plugin, nearest
+
+T = TypeVar("T")
+_NOT_PLUGINS = {"base"}
+
+
+def names(package: str) -> list[str]:
+    """Names of the plug-in files in outdo/<package>/."""
+    folder = importlib.import_module(f"outdo.{package}")
+    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.ispkg and m.name not in _NOT_PLUGINS)
+
+
+def find(package: str, name: str, base: type[T]) -> type[T]:
+    """The plug-in class called `name`, derived from `base`. Raises UserError."""
+    if ":" in name:
+        file, _, attribute = name.rpartition(":")
+        module = _from_file(Path(file))
+        found = getattr(module, attribute, None)
+        check(inspect.isclass(found) and issubclass(found, base),  # type: ignore[arg-type]
+              f"{name!r}: {file} has no class {attribute} derived from {base.__name__}")
+        return found  # type: ignore[return-value]
+    if name not in names(package):
+        raise UserError(f"no {package[:-1]} called {name!r}{nearest(name, names(package))}; "
+                        f"your own goes by path: my_file.py:MyClass")
+    module = importlib.import_module(f"outdo.{package}.{name}")
+    for _, value in inspect.getmembers(module, inspect.isclass):
+        if issubclass(value, base) and value.__module__ == module.__name__ and not inspect.isabstract(value):
+            return value
+    raise UserError(f"outdo/{package}/{name}.py defines no class derived from {base.__name__}")
+
+
+def make(package: str, plugin: Plugin, base: type[T]) -> T:
+    """An instance with its options checked against the plug-in's own Config. Raises UserError."""
+    kind: Any = find(package, plugin.name, base)
+    try:
+        config = kind.Config(**plugin.options)
+    except ValidationError as e:
+        lines = []
+        for problem in e.errors():
+            key = ".".join(str(p) for p in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"{package[:-1]} {plugin.name!r} has no option {key!r}{nearest(key, list(kind.Config.model_fields))}")
+            else:
+                lines.append(f"{package[:-1]} {plugin.name!r}: {key} = {problem['input']!r}: {problem['msg']}")
+        raise UserError("; ".join(lines)) from None
+    return kind(config)
+
+
+def _from_file(path: Path) -> ModuleType:
+    check(path.is_file(), f"plug-in file {str(path)!r} does not exist; give a path relative to the current folder")
+    name = f"outdo_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,293 @@
+"""The one configuration: a recipe is a task, a judge, a model and a tree of stages. TOML <-> typed, frozen objects.
+
+Options of tasks, judges and algorithms are written in those plug-ins' own `Config`; here they are tables with a `name`.
+Whatever a reader gets wrong (a misspelt key, an impossible value) is one line with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from outdo.errors import UserError, check
+
+
+class Table(BaseModel):
+    """A TOML table: typed, frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Plugin(BaseModel):
+    """A plug-in by name (`outdo/judges/<name>.py`) or path (`my_judge.py:MyJudge`), with its own options beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ModelConfig(Table):
+    """A Llama-shaped decoder from random weights. `vocab_size` and the context come from the task unless given."""
+
+    width: int = Field(default=128, ge=8)
+    depth: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int | None = None  # None: as many as heads
+    ffn: int | None = None  # None: 8/3 of width, rounded up to a multiple of 8
+    context: int | None = None  # None: what the task's longest trajectory needs
+    tie_embeddings: bool = True
+    rope_theta: float = 10000.0
+
+
+class OptimizerConfig(Table):
+    """AdamW, or Muon for the matrices inside the layers and AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(default=5e-4, gt=0)  # AdamW's learning rate
+    muon_lr: float = Field(default=0.02, gt=0)  # Muon's
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-10, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    final_lr: float = Field(default=0.0, ge=0, le=1)  # share of the learning rate left when the budget is spent
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    micro_tokens: int = Field(default=4096, ge=1)  # padded tokens per forward pass; less memory, the same gradient
+
+
+class Stage(Table):
+    """What every stage has: where it starts and when it ends. A stage needs `steps`, `flops` or the recipe's arm budget."""
+
+    source: str | None = Field(default=None, alias="from")  # the stage whose weights it starts from; None: random weights
+    steps: int | None = Field(default=None, ge=1)  # at most this many steps of the stage's loop
+    flops: float | None = Field(default=None, gt=0)  # at most this many FLOPs, everything charged
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class Imitation(Stage):
+    """Common to pretrain and sft: whose episodes are imitated."""
+
+    player: str = "teacher"
+    split: str = "train"
+    opponents: tuple[str, ...] = ()  # played in turns; empty: the task's first
+    episodes: int = Field(default=64, ge=1)  # per optimiser step
+    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train
+
+
+class Pretrain(Imitation):
+    """Learn the world: legal play without a purpose, every token of it."""
+
+    kind: Literal["pretrain"]
+    player: str = "random"
+    split: str = "pretrain"
+    train_on: Literal["moves", "moves+result", "everything"] = "everything"
+
+
+class Sft(Imitation):
+    """Imitate a player's episodes, all of them or only the ones it won."""
+
+    kind: Literal["sft"]
+    keep: Literal["all", "won"] = "all"
+
+
+class Rollouts(Stage):
+    """Common to rejection and rl: how experience is gathered."""
+
+    prompts: int = Field(default=32, ge=1)  # per step
+    group_size: int = Field(default=16, ge=2)  # samples per prompt
+    split: str = "train"
+    opponents: tuple[str, ...] = ()
+    temperature: float = Field(default=1.0, gt=0)
+    judge: Plugin | None = None  # None: the recipe's
+    minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
+    epochs: int = Field(default=1, ge=1)  # passes over each step's samples
+
+
+class Rejection(Rollouts):
+    """Fine-tune on the model's own wins, again and again (expert iteration, RAFT)."""
+
+    kind: Literal["rejection"]
+    threshold: float = 1.0  # keep samples that score at least this
+
+
+class Rl(Rollouts):
+    """Policy gradient on the judge's score."""
+
+    kind: Literal["rl"]
+    algorithm: Plugin = Plugin(name="grpo")
+
+
+AnyStage = Annotated[Union[Pretrain, Sft, Rejection, Rl], Field(discriminator="kind")]  # noqa: UP007
+KINDS = ("pretrain", "sft", "rejection", "rl")
+
+
+class Evaluation(Table):
+    """How stages are measured. The same held-out prompts for every stage and seed, so that comparisons are paired."""
+
+    prompts: int = Field(default=1000, ge=1)
+    split: str = "heldout"
+    points: int = Field(default=6, ge=1)  # along each stage, at equal shares of its budget; the last is its end
+    opponents: tuple[str, ...] = ()  # at the end of each stage; empty: all that the task has
+    players: tuple[str, ...] = ()  # reference players; empty: all that the task has
+    rollouts_kept: int = Field(default=32, ge=0)  # trajectories written to rollouts.jsonl per evaluation and per kept step
+
+
+class Recipe(Table):
+    """Everything that a run needs. `outdo run recipe.toml --dry-run` prints it resolved."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(default=0, ge=0)
+    task: Plugin
+    judge: Plugin = Plugin(name="outcome")  # what trains
+    gold: Plugin = Plugin(name="outcome")  # what the user really wants; never trained on
+    model: ModelConfig = ModelConfig()
+    threads: int | None = Field(default=None, ge=1)  # None: all cores
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    slots: int = Field(default=1024, ge=1)  # sequences that generate together
+    arm_flops: float | None = Field(default=None, gt=0)  # default budget of stages from which nobody starts
+    checkpoint_s: float = Field(default=30.0, gt=0)  # seconds between checkpoints for resuming
+    evaluation: Evaluation = Evaluation()
+    stage: dict[str, AnyStage]
+
+    def order(self) -> list[str]:
+        """Stage names so that every stage comes after the one it starts from; file order otherwise."""
+        out: list[str] = []
+        while len(out) < len(self.stage):
+            ready = [n for n, s in self.stage.items() if n not in out and (s.source is None or s.source in out)]
+            out.append(ready[0])
+        return out
+
+    def arms(self) -> list[str]:
+        """Stages from which no other stage starts."""
+        sources = {s.source for s in self.stage.values()}
+        return [n for n in self.stage if n not in sources]
+
+    def budget_flops(self, name: str) -> float | None:
+        """A stage's own FLOP budget, or the arms' common one."""
+        stage = self.stage[name]
+        if stage.flops is None and stage.steps is None and name in self.arms():
+            return self.arm_flops
+        return stage.flops
+
+    def path(self, name: str) -> list[str]:
+        """The stages from the root to `name`."""
+        out = [name]
+        while (source := self.stage[out[0]].source) is not None:
+            out.insert(0, source)
+        return out
+
+    def validate_tree(self) -> None:
+        """Raise UserError for missing start stages, cycles and stages without an end."""
+        check(bool(self.stage), "the recipe has no stages; add a [stage.<name>] table with kind = 'pretrain', 'sft', ...")
+        for name, stage in self.stage.items():
+            check(name.replace("_", "").replace("-", "").isalnum(),
+                  f"stage name {name!r} is used as a folder; use letters, digits, - and _")
+            if stage.source is not None and stage.source not in self.stage:
+                raise UserError(f"stage.{name}.from = {stage.source!r}: no such stage{nearest(stage.source, self.stage)}")
+            seen, at = {name}, stage.source
+            while at is not None:
+                check(at not in seen, f"stage.{name} starts from itself ({' <- '.join([*seen, at])}); "
+                                      "remove one `from` of the cycle")
+                seen.add(at)
+                at = self.stage[at].source if at in self.stage else None
+            no_end = stage.steps is None and self.budget_flops(name) is None
+            check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
+
+    def to_toml(self) -> str:
+        """The resolved recipe, every default written out."""
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json", by_alias=True)))
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe file. Raises UserError."""
+    check(path.is_file(), f"recipe {str(path)!r} does not exist; recipes that come with outdo are in recipes/")
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"recipe {str(path)!r} is not valid TOML: {e}") from None
+    return parse(data, overrides)
+
+
+def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Typed recipe from plain data. overrides: dotted keys, e.g. {"stage.rl.steps": 50}."""
+    for key, value in (overrides or {}).items():
+        _put(data, key, value)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as e:
+        raise UserError("; ".join(dict.fromkeys(_explain(e)))) from None
+    recipe.validate_tree()
+    return recipe
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`stage.rl.steps=50` -> ("stage.rl.steps", 50). The value is TOML; what is not TOML is a string."""
+    key, sign, value = text.partition("=")
+    check(bool(sign and key.strip()), f"--set {text!r} is not key=value; for example --set stage.rl.steps=50")
+    try:
+        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def nearest(name: str, valid: Mapping[str, Any] | list[str]) -> str:
+    """`; did you mean 'x'?` or a list of what there is."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(sorted(valid)) or 'nothing'}"
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    table = data
+    for i, part in enumerate(path):
+        stages = data.get("stage", {})
+        if i == 1 and path[0] == "stage" and part not in stages:
+            raise UserError(f"--set {key}: no stage {part!r}{nearest(part, stages)}")
+        table = table.setdefault(part, {})
+        check(isinstance(table, dict), f"--set {key}: {part!r} is a value, not a table; set it as a whole")
+    table[last] = value
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for e in error.errors():
+        # The discriminated union puts the stage's kind into the location: no reader wrote it there.
+        place = [str(p) for i, p in enumerate(e["loc"]) if not (i == 2 and e["loc"][0] == "stage" and p in KINDS)]
+        where = ".".join(place)
+        if e["type"] == "extra_forbidden":
+            yield f"unknown key {where}{nearest(place[-1], _fields(e['loc']))}"
+        elif e["type"] == "union_tag_invalid":
+            yield f"{where}.kind = {e['ctx']['tag']}: no such kind; there is {', '.join(KINDS)}"
+        elif e["type"] == "union_tag_not_found":
+            yield f"{where} has no kind; there is {', '.join(KINDS)}"
+        elif e["type"] == "missing":
+            yield f"{where} is missing; add it to the recipe"
+        else:
+            yield f"{where} = {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
+
+
+def _fields(loc: tuple[int | str, ...]) -> list[str]:
+    """Valid names beside an unknown key at loc."""
+    model: Any = Recipe
+    for i, part in enumerate(loc[:-1]):
+        if loc[0] == "stage" and i == 2:
+            model = next(m for m in get_args(get_args(AnyStage)[0]) if get_args(m.model_fields["kind"].annotation) == (part,))
+        elif not (loc[0] == "stage" and i < 2) and isinstance(model, type):
+            by_alias = {f.alias or n: f for n, f in model.model_fields.items()}
+            found = by_alias[str(part)].annotation
+            model = found if isinstance(found, type) else next(a for a in get_args(found) if isinstance(a, type))
+    return [f.alias or n for n, f in model.model_fields.items()]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value

@@ -1,0 +1,72 @@
+"""The KV cache: preallocated, one slot per running sequence, active slots always in front.
+
+Shapes: R rows (active slots), K key-value heads, C new tokens per row, U cached tokens looked at, d head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from outdo.models.decoder import Decoder, DecoderConfig, Packed, attend
+from outdo.models.ops import rms_normalize
+
+
+@dataclass
+class KVCache:
+    """keys[l] and values[l] are [slots, K, max_tokens, d]."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @staticmethod
+    def allocate(c: DecoderConfig, slots: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+        shape = (slots, c.num_key_value_heads, max_tokens, c.head_dim)
+        keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(c.num_hidden_layers)]
+        return KVCache(keys, [torch.zeros_like(k) for k in keys])
+
+    def copy(self, source: Tensor, target: Tensor, tokens: int) -> None:
+        """Copy the first `tokens` entries of the source slots [n] into the target slots [n]."""
+        for store in (*self.keys, *self.values):
+            store[target, :, :tokens] = store[source, :, :tokens]
+
+
+def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, aligned: bool,
+                 slots_R: Tensor | None = None) -> Tensor:
+    """Add C tokens to each row and return all their hidden states [R, C, D].
+
+    starts_R: how many tokens each row's slot holds already. Row r uses slot r, or slots_R[r] if given. A row with fewer
+    than C real tokens is padded on the right: what the padding leaves in the cache lies behind the row's end, is
+    invisible to its own tokens and overwritten by the next ones. aligned: all starts are equal, which saves the masks.
+    """
+    R, C = tokens_RC.shape
+    first = int(starts_R[0]) if aligned else 0
+    U = (first if aligned else int(starts_R.max())) + C
+    at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
+    turn = model.turn[first:U] if aligned else model.turn[at_RC].unsqueeze(1)
+    bias = _bias(at_RC[:1] if aligned else at_RC, U, packed.embed.dtype)
+    bias = bias[0] if aligned else bias
+    rows = slots_R if slots_R is not None else torch.arange(R, device=tokens_RC.device)
+    x = F.embedding(tokens_RC, packed.embed)
+    for i, layer in enumerate(packed.layers):
+        q, k, v = model.qkv(layer, x, turn)
+        keys, values = cache.keys[i], cache.values[i]
+        if aligned and slots_R is None:
+            keys[:R, :, first:U], values[:R, :, first:U] = k, v
+        else:
+            keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
+            values[rows[:, None], :, at_RC] = v.transpose(1, 2)
+        seen_k = keys[:R, :, :U] if slots_R is None else keys[slots_R, :, :U]
+        seen_v = values[:R, :, :U] if slots_R is None else values[slots_R, :, :U]
+        x = x + F.linear(attend(q, seen_k, seen_v, bias), layer.o)
+        x = x + model.mlp(layer, x)
+    return rms_normalize(x, model.config.rms_norm_eps)
+
+
+def _bias(at_RC: Tensor, U: int, dtype: torch.dtype) -> Tensor:
+    """[R, C, U]: 0 where key u is at or before the token's position, -inf elsewhere."""
+    hidden = torch.arange(U, device=at_RC.device) > at_RC[..., None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=at_RC.device).masked_fill_(hidden, float("-inf"))

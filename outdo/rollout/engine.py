@@ -1,0 +1,272 @@
+"""The engine: prompts in, trajectories out. One loop serves single answers and multi-turn episodes alike.
+
+Each prompt is prefilled once for its whole group; finished rows leave the batch and waiting prompts take their slots; in an
+episode the next observation is appended to the cache, nothing is encoded twice. All bookkeeping is in numpy arrays over
+rows (one row = one trajectory), only the model sees tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from outdo import randomness
+from outdo.models.decoder import Decoder, Packed
+from outdo.models.flops import causal_attended, forward_flops
+from outdo.rollout.cache import KVCache, forward_step
+from outdo.rollout.sampler import sample
+from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory, Usage
+
+
+class Environment(Protocol):
+    """What answers the policy between turns (see `outdo.tasks.base.Episodes`)."""
+
+    def step(self, rows_R: IntArray, replies_RN: IntArray) -> tuple[IntArray, BoolArray]: ...
+
+    def info(self, row: int) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn and when a turn ends."""
+
+    temperature: float = 1.0  # 0: greedy
+    turn_tokens: int = 128  # most new tokens per turn
+    max_tokens: int = 2048  # longest whole trajectory, prompt included
+    stop_ids: tuple[int, ...] = ()  # a turn ends after any of these
+
+
+class _Rows:
+    """The state of all trajectories of one call: arrays over N rows."""
+
+    def __init__(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> None:
+        self.prompts, self.group_size = prompts, group_size
+        n, width = len(prompts) * group_size, sampling.max_tokens
+        self.tokens = np.zeros((n, width), np.int64)
+        self.mask = np.zeros((n, width), bool)
+        self.logprobs = np.zeros((n, width), np.float32)
+        self.length = np.repeat([len(p.token_ids) for p in prompts], group_size)
+        self.cached = np.zeros(n, np.int64)  # tokens whose keys and values are in the cache
+        self.turn_start = self.length.copy()
+        self.finish = [Finish.LENGTH] * n
+        for i, prompt in enumerate(prompts):
+            self.tokens[i * group_size : (i + 1) * group_size, : len(prompt.token_ids)] = prompt.token_ids
+
+    def append_sampled(self, rows: IntArray, tokens: IntArray, logprobs: np.ndarray) -> None:
+        at = self.length[rows]
+        self.tokens[rows, at], self.mask[rows, at], self.logprobs[rows, at] = tokens, True, logprobs
+        self.length[rows] += 1
+
+    def append_observed(self, rows: IntArray, tokens_RC: IntArray) -> None:
+        """Append the observations (-1: nothing) as far as they fit."""
+        real = tokens_RC >= 0
+        at = self.length[rows][:, None] + np.cumsum(real, axis=1) - 1
+        real &= at < self.tokens.shape[1]
+        row, column = np.nonzero(real)
+        self.tokens[rows[row], at[row, column]] = tokens_RC[row, column]
+        self.length[rows] += real.sum(1)
+        self.turn_start[rows] = self.length[rows]
+
+    def replies(self, rows: IntArray, width: int) -> IntArray:
+        """The tokens of the current turn, [R, width], -1 where the turn is over."""
+        at = self.turn_start[rows][:, None] + np.arange(width)
+        inside = at < self.length[rows][:, None]
+        return np.where(inside, self.tokens[rows[:, None], np.minimum(at, self.tokens.shape[1] - 1)], -1)
+
+
+class Engine:
+    """Samples from one model. Call `load` after every change of its weights."""
+
+    def __init__(self, model: Decoder, dtype: torch.dtype, slots: int) -> None:
+        self.model, self.dtype, self.slots = model, dtype, slots
+        self.device = model.turn.device
+        self.version = 0
+        self._packed: Packed | None = None
+        self._cache: KVCache | None = None
+        self._cache_tokens = 0
+
+    @torch.no_grad()
+    def load(self, version: int) -> None:
+        """Pack the model's current weights; trajectories carry `version` from now on."""
+        self._packed, self.version = self.model.pack(self.dtype), version
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling, seed: int,
+                 environment: Environment | None = None,
+                 progress: Callable[[int, int], None] | None = None) -> tuple[list[Trajectory], Usage]:
+        """group_size trajectories for each prompt, in prompt order.
+
+        environment: its row i * group_size + g is sample g of prompt i. progress(done, all) is called as rows finish.
+        """
+        assert self._packed is not None, "load() comes before generate()"
+        rows = _Rows(prompts, group_size, sampling)
+        run = _Run(self, self._packed, rows, sampling, seed, environment)
+        total = len(prompts) * group_size
+        while run.more():
+            run.turn()
+            if progress is not None:
+                progress(run.finished, total)
+        usage = Usage(run.prefill_tokens, run.decode_tokens, prefill_flops=run.prefill_flops,
+                      decode_flops=run.decode_flops, episodes=total)
+        return [_trajectory(rows, i, self.version, environment) for i in range(total)], usage
+
+    def cache(self, max_tokens: int) -> KVCache:
+        """The cache, allocated once and grown when a call needs longer rows."""
+        if self._cache is None or self._cache_tokens < max_tokens:
+            self._cache = KVCache.allocate(self.model.config, self.slots, max_tokens, self.dtype, self.device)
+            self._cache_tokens = max_tokens
+        return self._cache
+
+
+class _Run:
+    """One call of `Engine.generate`: which row sits in which slot, and what it has cost."""
+
+    def __init__(self, engine: Engine, packed: Packed, rows: _Rows, sampling: Sampling, seed: int,
+                 environment: Environment | None) -> None:
+        self.engine, self.packed, self.rows, self.sampling, self.environment = engine, packed, rows, sampling, environment
+        # Observations may pad a chunk past a row's end: leave room behind max_tokens.
+        self.cache = engine.cache(sampling.max_tokens + 64)
+        self.active: IntArray = np.zeros(0, np.int64)  # active[slot] = row
+        self.waiting = list(range(len(rows.prompts)))
+        base = [randomness.key(seed, engine.version, p.id) for p in rows.prompts]
+        self.keys = np.concatenate([randomness.keys(b, np.arange(rows.group_size)) for b in base])
+        self.finished = 0
+        self.prefill_tokens = self.decode_tokens = 0
+        self.prefill_flops = self.decode_flops = 0.0
+
+    def more(self) -> bool:
+        return bool(self.waiting) or len(self.active) > 0
+
+    def turn(self) -> None:
+        """Everything that happens for one new token of every active row."""
+        fed, logits = self._feed_active()
+        admitted, first = self._admit()
+        rows = np.concatenate([fed, admitted])
+        self._sample(rows, torch.cat([part for part in (logits, first) if part is not None]))
+        ended = self._turn_over(rows)
+        if ended.any():
+            self._end_turns(rows[ended])
+
+    def _admit(self) -> tuple[IntArray, Tensor | None]:
+        """Prefill waiting prompts of one length while their groups fit into free slots; rows and their logits [n, V]."""
+        g = self.rows.group_size
+        room = (self.engine.slots - len(self.active)) // g
+        if not self.waiting or room == 0:
+            return np.zeros(0, np.int64), None
+        length = len(self.rows.prompts[self.waiting[0]].token_ids)
+        batch = [i for i in self.waiting[:room] if len(self.rows.prompts[i].token_ids) == length]
+        taken = set(batch)
+        self.waiting = [i for i in self.waiting if i not in taken]
+        tokens = torch.from_numpy(np.stack([self.rows.prompts[i].token_ids for i in batch]))
+        first_slot, P = len(self.active), len(batch)
+        # The prompts are computed in the first slot of their group and copied to the others.
+        slots = torch.arange(first_slot, first_slot + P * g)
+        leaders = slots[::g]
+        starts = torch.zeros(P, dtype=torch.int64)
+        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, True, leaders)
+        if g > 1:
+            self.cache.copy(leaders.repeat_interleave(g), slots, length)
+        rows = (np.array(batch)[:, None] * g + np.arange(g)).ravel()
+        self.active = np.concatenate([self.active, rows])
+        self.rows.cached[rows] = length
+        self._charge(P * length, 0, P * causal_attended(length), P)
+        logits = self.engine.model.logits(self.packed, hidden[:, -1])
+        return rows, logits.repeat_interleave(g, dim=0)
+
+    def _feed_active(self) -> tuple[IntArray, Tensor | None]:
+        """Run the model over every active row's tokens that it has not seen; rows and their next logits [n, V]."""
+        rows = self.active
+        if not len(rows):
+            return rows, None
+        pending = self.rows.length[rows] - self.rows.cached[rows]
+        if (pending == pending[0]).all():
+            return rows, self._feed(rows, None, pending)
+        # Rows in the middle of a turn have one token, rows after an observation several: two batches, not padding.
+        parts = [np.flatnonzero(pending == 1), np.flatnonzero(pending > 1)]
+        parts = [p for p in parts if len(p)]
+        logits = [self._feed(rows[p], p, pending[p]) for p in parts]
+        return rows[np.concatenate(parts)], torch.cat(logits)
+
+    def _feed(self, rows: IntArray, slots: IntArray | None, pending: IntArray) -> Tensor:
+        r, C = self.rows, int(pending.max())
+        starts = r.cached[rows]
+        at = np.minimum(starts[:, None] + np.arange(C), r.tokens.shape[1] - 1)
+        tokens = torch.from_numpy(r.tokens[rows[:, None], at])
+        aligned = bool((starts == starts[0]).all())
+        where = None if slots is None else torch.from_numpy(slots)
+        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, torch.from_numpy(starts), aligned, where)
+        last = hidden[torch.arange(len(rows)), torch.from_numpy(pending - 1)]
+        ends = r.length[rows]
+        attended = int(((ends * (ends + 1) - starts * (starts + 1)) // 2).sum())
+        sampled = int((r.mask[rows[:, None], at] & (np.arange(C) < pending[:, None])).sum())
+        self._charge(int(pending.sum()) - sampled, sampled, attended, len(rows))
+        r.cached[rows] = ends
+        return self.engine.model.logits(self.packed, last)
+
+    def _charge(self, observed: int, sampled: int, attended: int, heads: int) -> None:
+        """Book a forward pass: observed tokens are prefill, sampled ones (and all logits) decoding."""
+        c, total = self.engine.model.config, observed + sampled
+        share = observed / total
+        self.prefill_tokens += observed
+        self.prefill_flops += forward_flops(c, observed, round(attended * share), 0)
+        self.decode_flops += forward_flops(c, sampled, attended - round(attended * share), heads)
+
+    def _sample(self, rows: IntArray, logits: Tensor) -> None:
+        uniform = torch.from_numpy(randomness.uniform(self.keys[rows], self.rows.length[rows]))
+        tokens, logprobs = sample(logits, uniform, self.sampling.temperature)
+        self.rows.append_sampled(rows, tokens.numpy(), logprobs.numpy())
+        self.decode_tokens += len(rows)
+
+    def _turn_over(self, rows: IntArray) -> BoolArray:
+        r, s = self.rows, self.sampling
+        over = r.length[rows] - r.turn_start[rows] >= s.turn_tokens
+        over |= np.isin(r.tokens[rows, r.length[rows] - 1], s.stop_ids)
+        return over | (r.length[rows] >= s.max_tokens)
+
+    def _end_turns(self, rows: IntArray) -> None:
+        """Hand finished turns to the environment; whoever is done leaves the batch."""
+        r, s = self.rows, self.sampling
+        if self.environment is None:
+            stopped = np.isin(r.tokens[rows, r.length[rows] - 1], s.stop_ids)
+            for row, stop in zip(rows, stopped, strict=True):
+                r.finish[row] = Finish.STOP if stop else Finish.LENGTH
+            self._retire(rows)
+            return
+        observations, done = self.environment.step(rows, r.replies(rows, s.turn_tokens))
+        r.append_observed(rows, observations)
+        for row in rows[done]:
+            r.finish[row] = Finish.DONE
+        self._retire(rows[done | (r.length[rows] >= s.max_tokens)])
+
+    def _retire(self, rows: IntArray) -> None:
+        """Free the rows' slots and close the gaps with rows from the back."""
+        if not len(rows):
+            return
+        self.finished += len(rows)
+        gone = np.isin(self.active, rows)
+        keep = int((~gone).sum())
+        holes, movers = np.flatnonzero(gone[:keep]), keep + np.flatnonzero(~gone[keep:])
+        if len(holes):
+            tokens = int(self.rows.cached[self.active[movers]].max())
+            self.cache.copy(torch.from_numpy(movers), torch.from_numpy(holes), tokens)
+            self.active[holes] = self.active[movers]
+        self.active = self.active[:keep]
+
+
+def _trajectory(rows: _Rows, i: int, version: int, environment: Environment | None) -> Trajectory:
+    end = int(rows.length[i])
+    return Trajectory(
+        prompt_id=rows.prompts[i // rows.group_size].id,
+        sample=i % rows.group_size,
+        token_ids=rows.tokens[i, :end].copy(),
+        mask=rows.mask[i, :end].copy(),
+        logprobs=rows.logprobs[i, :end].copy(),
+        policy_version=version,
+        finish=rows.finish[i],
+        info=environment.info(i) if environment is not None else {},
+    )

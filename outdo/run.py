@@ -1,0 +1,197 @@
+"""One run: the stages of a recipe in order, each from the checkpoint of the one before, then the reference players.
+
+Everything lands in the run folder; readers (report, compare, audit) see nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from outdo import environment, files, machine, plugins, randomness
+from outdo.compare.summary import summarise
+from outdo.errors import check
+from outdo.evaluate.measure import measure
+from outdo.judges.base import Judge
+from outdo.models import hf
+from outdo.models.decoder import Decoder, DecoderConfig
+from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, parse
+from outdo.recipe import load as load_recipe
+from outdo.stages.imitation import imitate
+from outdo.stages.loop import Loop, Run, stop_gently
+from outdo.stages.rejection import reject
+from outdo.stages.rl import reinforce
+from outdo.tasks.base import Task
+from outdo.types import Prompt, Trajectory, Usage
+
+STAGES: dict[type, Callable[[Loop], None]] = {Pretrain: imitate, Sft: imitate, Rejection: reject, Rl: reinforce}
+JUDGING_PAIRS = 500
+Show = Callable[[str, float, str], None]
+
+
+def run(recipe: Recipe, folder: Path, show: Show) -> Path:
+    """Do, or go on with, the recipe in `folder`. Returns the path of summary.json. Raises UserError."""
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    machine.keep_freed_memory()
+    state = prepare(recipe, folder, show)
+    with stop_gently(state):
+        for name in recipe.order():
+            if not (folder / "stages" / name / "done.json").exists():
+                loop = Loop(state, name, start_model(state, name))
+                STAGES[type(recipe.stage[name])](loop)
+        measure_players(state)
+    summary = folder / "summary.json"
+    files.write_json(summary, summarise(folder))
+    return summary
+
+
+def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
+    """Check the whole recipe against its plug-ins before anything long begins, and make the run folder."""
+    task = make_task(recipe)
+    judge, gold = make_judge(recipe.judge), make_judge(recipe.gold)
+    for name, stage in recipe.stage.items():
+        check_stage(recipe, name, task)
+        if isinstance(stage, Rl):
+            from outdo.algorithms.base import Algorithm
+
+            plugins.make("algorithms", stage.algorithm, Algorithm)  # type: ignore[type-abstract]
+    tokenizer = task.tokenizer()
+    decoder_config(recipe, task, len(tokenizer))
+    dtype = compute_dtype(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "recipe.toml").exists():
+        files.write_text(folder / "recipe.toml", recipe.to_toml())
+    if not (folder / "environment.json").exists():
+        files.write_json(folder / "environment.json", environment.describe(dtype))
+    e = recipe.evaluation
+    heldout = task.prompts(e.split, e.prompts, 0)
+    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show)
+    state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
+    return state
+
+
+def make_task(recipe: Recipe) -> Task:
+    return plugins.make("tasks", recipe.task, Task)  # type: ignore[type-abstract]
+
+
+def make_judge(plugin: Plugin) -> Judge:
+    return plugins.make("judges", plugin, Judge)  # type: ignore[type-abstract]
+
+
+def check_stage(recipe: Recipe, name: str, task: Task) -> None:
+    """Players, opponents and judges that a stage names must exist."""
+    stage = recipe.stage[name]
+    known = {"opponents": task.opponents}
+    wanted: dict[str, Sequence[str]] = {"opponents": getattr(stage, "opponents", ())}
+    if isinstance(stage, Imitation):
+        known["player"], wanted["player"] = task.players, [stage.player]
+    for key, values in wanted.items():
+        for value in values:
+            check(value in known[key], f"stage.{name}.{key} = {value!r}: task {task.name} has {', '.join(known[key])}")
+    own = getattr(stage, "judge", None)
+    if own is not None:
+        make_judge(own)
+    if isinstance(stage, Rl | Rejection):
+        check(stage.group_size <= recipe.slots, f"stage.{name}.group_size = {stage.group_size} does not fit into "
+              f"slots = {recipe.slots}; raise slots or lower group_size")
+
+
+def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig:
+    """Sizes of the model, checked against the task."""
+    m = recipe.model
+    check(m.width % m.heads == 0, f"model.width = {m.width} is not divisible by model.heads = {m.heads}")
+    kv = m.kv_heads or m.heads
+    check(m.heads % kv == 0, f"model.heads = {m.heads} is not divisible by model.kv_heads = {kv}")
+    check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions need "
+                                       "an even head size")
+    context = m.context or task.max_tokens
+    check(context >= task.max_tokens, f"model.context = {context} is shorter than the longest {task.name} episode, "
+          f"{task.max_tokens} tokens; raise model.context or shorten the task")
+    ffn = m.ffn or -(-m.width * 8 // 3 // 8) * 8
+    return DecoderConfig(vocab_size, m.width, ffn, m.depth, m.heads, kv, context, m.rope_theta,
+                         tie_word_embeddings=m.tie_embeddings)
+
+
+def compute_dtype(recipe: Recipe) -> torch.dtype:
+    return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": machine.compute_dtype()}[recipe.dtype]
+
+
+def start_model(state: Run, name: str) -> Decoder:
+    """The weights that a stage starts from: its source stage's last checkpoint, or random ones."""
+    source = state.recipe.stage[name].source
+    if source is not None:
+        return hf.load(final_checkpoint(state.folder, source))
+    model = Decoder(decoder_config(state.recipe, state.task, len(state.tokenizer)))
+    model.init_weights(torch.Generator().manual_seed(randomness.key(state.recipe.seed, "weights")))
+    return model
+
+
+def final_checkpoint(folder: Path, stage: str) -> Path:
+    """The last checkpoint of a finished stage. Raises UserError if the stage is not finished."""
+    stage_folder = folder / "stages" / stage
+    done = stage_folder / "done.json"
+    check(done.exists(), f"stage {stage!r} of {folder} is not finished; resume the run first: outdo run --resume {folder}")
+    return stage_folder / files.read_json(done)["checkpoint"]
+
+
+def judging_pairs(task: Task, heldout: Sequence[Prompt]) -> tuple[list[Any], int | None]:
+    """Won and not-won prefixes from all reference players' games; the same for every stage."""
+    games: list[Trajectory] = []
+    for i, player in enumerate(task.players):
+        for opponent in task.opponents:
+            games += task.play(player, heldout, luck(heldout, i), opponent)
+    pairs = task.judge_pairs(games, JUDGING_PAIRS, 0)
+    win_id = getattr(task, "result_token_ids", {}).get("win")
+    return (pairs, win_id) if win_id is not None else ([], None)
+
+
+def luck(prompts: Sequence[Prompt], salt: int) -> np.ndarray:
+    return np.array([randomness.key(salt, p.id) for p in prompts], np.int64)
+
+
+def measure_players(state: Run) -> None:
+    """The reference players on the same prompts against every opponent -> players.jsonl."""
+    file = state.folder / "players.jsonl"
+    names = state.recipe.evaluation.players or state.task.players
+    opponents = state.recipe.evaluation.opponents or state.task.opponents
+    lines = []
+    for player in names:
+        for opponent in opponents:
+
+            def play(prompts: Sequence[Prompt], p: str = player, o: str = opponent) -> tuple[list[Trajectory], Usage]:
+                return state.task.play(p, prompts, luck(prompts, 1), o), Usage()
+
+            m = measure(state.task, play, state.heldout, {"gold": state.gold.score})
+            lines.append({"player": player, "opponent": opponent, **m.record()})
+    files.write_lines(file, lines)
+
+
+def new_folder(recipe: Recipe, out: Path | None) -> Path:
+    """Where a new run goes: `out`, which must not exist, or runs/<name>-<n>."""
+    if out is not None:
+        check(not out.exists(), f"run folder {str(out)!r} exists; choose another --out, or go on with --resume {out}")
+        return out
+    n = 1
+    while (folder := Path("runs") / f"{recipe.name}-{n}").exists():
+        n += 1
+    return folder
+
+
+def resume_recipe(folder: Path) -> Recipe:
+    """The recipe of an existing run folder."""
+    file = folder / "recipe.toml"
+    check(file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that outdo run printed")
+    return load_recipe(file)
+
+
+def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
+    if seed is None:
+        return recipe
+    check(seed >= 0, f"--seed {seed} is negative; use 0 or more")
+    return parse({**recipe.model_dump(mode="json", by_alias=True, exclude_none=True), "seed": seed})
+
+

@@ -1,0 +1,59 @@
+"""pretrain and sft: imitate a player's episodes. Dense signal: every token to write is known, one forward pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from outdo import randomness
+from outdo.algorithms.sft import Sft as CrossEntropy
+from outdo.recipe import Pretrain, Sft
+from outdo.stages.loop import Loop
+from outdo.types import Sample, Trajectory, Usage
+
+
+def imitate(loop: Loop) -> None:
+    """Let the player play, imitate what it did, repeat until the budget is spent."""
+    config = loop.config
+    assert isinstance(config, Pretrain | Sft)
+    loss = CrossEntropy().loss
+    for step in loop.steps():
+        prompts = loop.prompts(step, config.episodes, config.split)
+        luck = _luck(loop.seed, step, len(prompts))
+        episodes = loop.task.play(config.player, prompts, luck, loop.opponent(step))
+        kept = [t for t in episodes if not (isinstance(config, Sft) and config.keep == "won") or _won(loop, t)]
+        usage = _cost_of_playing(loop, config.player, episodes, kept)
+        if not kept:
+            loop.book(usage, {"episodes": 0.0})
+            continue
+        metrics, spent = loop.train([demonstration(t, config.train_on) for t in kept], loss)
+        loop.book(usage + spent, {**metrics, "episodes": float(len(kept))})
+
+
+def demonstration(t: Trajectory, train_on: str) -> Sample:
+    """A trajectory as something to imitate: weight 1 on every token that trains."""
+    mask = t.mask.copy()
+    if train_on == "everything":
+        mask[:] = True
+    if train_on == "moves+result":
+        mask[-1] = True
+    mask[0] = False
+    ones = mask.astype(np.float32)
+    return Sample(t.token_ids, mask, ones, np.where(mask, t.logprobs, 0.0).astype(np.float32))
+
+
+def _luck(seed: int, step: int, n: int) -> np.ndarray:
+    counters = step * n + np.arange(n)
+    return (randomness.keys(randomness.key(seed, "episodes"), counters) >> np.uint64(1)).astype(np.int64)
+
+
+def _won(loop: Loop, t: Trajectory) -> bool:
+    return loop.run.gold.score([t])[0].value == 1.0
+
+
+def _cost_of_playing(loop: Loop, player: str, episodes: Sequence[Trajectory], kept: Sequence[Trajectory]) -> Usage:
+    """The player's own work, also on episodes that are then thrown away."""
+    moves = sum(int(t.mask.sum()) for t in episodes) / loop.task.turn_tokens
+    dropped = sum(len(t.token_ids) for t in episodes) - sum(len(t.token_ids) for t in kept)
+    return Usage(judge_flops=moves * loop.task.player_flops(player), discarded_tokens=dropped, episodes=len(episodes))

@@ -1,0 +1,268 @@
+"""What every stage's loop stands on: its budget, its place in the run folder, its evaluations, checkpoints and progress.
+
+A stage is `for step in loop.steps():` around a few verbs; everything that is the same for all stages is here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from outdo import files, plugins, randomness
+from outdo.errors import UserError
+from outdo.evaluate.judging import recognises_wins
+from outdo.evaluate.measure import Measurement, measure
+from outdo.judges.base import Judge
+from outdo.ledger.ledger import Clock, Ledger
+from outdo.models import hf
+from outdo.models.decoder import Decoder
+from outdo.recipe import AnyStage, Recipe
+from outdo.rollout.engine import Engine
+from outdo.rollout.episodes import rollout
+from outdo.tasks.base import Task
+from outdo.training import checkpoint
+from outdo.training.optimizer import Optimizer, lr_scale
+from outdo.training.step import NonFiniteError, Trainer
+from outdo.types import Group, IntArray, Prompt, Sample, Score, Trajectory, Usage
+
+
+@dataclass
+class Run:
+    """What all stages of a run share."""
+
+    recipe: Recipe
+    folder: Path
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    judge: Judge
+    gold: Judge
+    dtype: torch.dtype
+    heldout: list[Prompt]  # the evaluation's prompts
+    pairs: list[tuple[IntArray, IntArray]]  # for the judging test; empty if the task has none
+    show: Callable[[str, float, str], None]  # (stage, share done, message)
+    interrupted: bool = False  # a first Ctrl-C: stop after this step
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Loop:
+    """One stage at work."""
+
+    def __init__(self, run: Run, name: str, model: Decoder) -> None:
+        self.run, self.name, self.model = run, name, model
+        self.config: AnyStage = run.recipe.stage[name]
+        self.task, self.seed = run.task, randomness.key(run.recipe.seed, name)
+        self.folder = run.folder / "stages" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.folder / "ledger.jsonl")
+        optimizer = self.config.optimizer
+        self.trainer = Trainer(model, Optimizer(model, optimizer), run.dtype, micro_tokens=optimizer.micro_tokens,
+                               max_grad_norm=optimizer.max_grad_norm,
+                               temperature=getattr(self.config, "temperature", 1.0))
+        self.engine = Engine(model, run.dtype, run.recipe.slots)
+        own = getattr(self.config, "judge", None)
+        self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
+        self.clock = Clock.start()
+        self._last_checkpoint_s = self.clock.wall
+        self._step, self._evaluated = self._resume()
+
+    # --- budget -----------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> float:
+        """Share of the budget spent, in [0, 1] and beyond."""
+        flops, steps = self.run.recipe.budget_flops(self.name), self.config.steps
+        by_flops = self.ledger.train.flops / flops if flops else 0.0
+        return max(by_flops, self._step / steps if steps else 0.0)
+
+    def steps(self) -> Iterator[int]:
+        """Step numbers until the budget is spent. Between two steps: evaluation, checkpoint, progress, Ctrl-C."""
+        if self._step == 0 and self._evaluated == 0:
+            self._evaluate()
+        while self.spent < 1.0:
+            yield self._step
+            self._step += 1
+            self._after_step()
+        self._finish()
+
+    @property
+    def lr_scale(self) -> float:
+        return lr_scale(self.config.optimizer, self.spent, self.trainer.steps)
+
+    def train(self, samples: Sequence[Sample], loss: Any) -> tuple[dict[str, float], Usage]:
+        """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
+        try:
+            return self.trainer.step(samples, loss, self.lr_scale)
+        except NonFiniteError as e:
+            kept = self.folder / f"nonfinite_step_{self._step}.jsonl"
+            files.write_text(kept, "".join(_sample_line(s) for s in e.samples))
+            raise UserError(f"stage {self.name}, step {self._step}: {e}; the weights are untouched and the batch is in "
+                            f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
+
+    def book(self, usage: Usage, metrics: dict[str, float]) -> None:
+        """Write down what this step cost and measured. Every step calls it once."""
+        self.ledger.book(self._step, "train", usage, self.clock.read())
+        line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
+        files.append_line(self.folder / "metrics.jsonl", line)
+
+    # --- data -------------------------------------------------------------------------------------------------------
+
+    def prompts(self, step: int, n: int, split: str) -> list[Prompt]:
+        """The step's own slice of the stage's endless stream of prompts."""
+        return self.task.prompts(split, n, self.seed, step * n)
+
+    def opponent(self, step: int) -> str:
+        """Opponents take turns."""
+        names = self.config.opponents or self.task.opponents[:1]
+        return names[step % len(names)]
+
+    def keep_rollouts(self, source: str, groups: Sequence[Group], gold: Sequence[Score] = ()) -> None:
+        """Append trajectories with every score and reason to rollouts.jsonl."""
+        golds = list(gold)
+        for group in groups:
+            for t, s in zip(group.trajectories, group.scores, strict=True):
+                extra = {"gold": _score(golds.pop(0))} if golds else {}
+                files.append_line(self.folder / "rollouts.jsonl", {
+                    "step": self._step, "source": source, **self.describe(t), "score": _score(s), **extra})
+
+    def describe(self, t: Trajectory) -> dict[str, Any]:
+        """A trajectory for readers."""
+        text = self.run.tokenizer.decode(t.token_ids.tolist())
+        return {"prompt_id": t.prompt_id, "sample": t.sample, "policy_version": t.policy_version, "text": text,
+                "finish": t.finish.value, "info": dict(t.info)}
+
+    def judge_cost(self, calls: int) -> Usage:
+        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call)
+
+    # --- between steps ----------------------------------------------------------------------------------------------
+
+    def _after_step(self) -> None:
+        due = int(min(self.spent, 1.0) * self.run.recipe.evaluation.points + 1e-9)
+        if due > self._evaluated and self.spent < 1.0:
+            self._evaluated = due
+            self._evaluate()
+        old = self.clock.wall - self._last_checkpoint_s >= self.run.recipe.checkpoint_s
+        if self.spent < 1.0 and (old or self.run.interrupted):
+            self._checkpoint()
+        self.run.show(self.name, self.spent, "")
+        if self.run.interrupted:
+            raise KeyboardInterrupt
+
+    def _finish(self) -> None:
+        self._evaluated = self.run.recipe.evaluation.points
+        self._evaluate()
+        self._checkpoint(final=True)
+        self.run.show(self.name, 1.0, "")
+
+    def _play(self, temperature: float, opponent: str) -> Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]:
+        def play(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
+            return rollout(self.engine, self.task, prompts, temperature=temperature, opponent=opponent, seed=1)
+
+        return play
+
+    def _evaluate(self) -> None:
+        """Sampled and greedy against the first opponent; at the end of the stage against all of them."""
+        recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
+        self.engine.load(self.trainer.steps)
+        opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
+        scorers = {"reward": self.judge.score, "gold": self.run.gold.score}
+        judging = None
+        if self.run.pairs:
+            win_id = self.run.extra["win_id"]
+            judging = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
+        for opponent in opponents:
+            for decode, temperature in (("sampled", 1.0), ("greedy", 0.0)):
+                m = measure(self.task, self._play(temperature, opponent), self.run.heldout, scorers)
+                files.append_line(self.folder / "evaluations.jsonl", {
+                    "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
+                    "decode": decode, "opponent": opponent, **m.record(), "judging": judging})
+                self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
+                if last and opponent == opponents[0]:
+                    self._keep_examples(m, decode)
+                self.run.show(self.name, self.spent, f"{decode} {m.value:.1%} vs {opponent}")
+
+    def _keep_examples(self, m: Measurement, decode: str) -> None:
+        """Some wins and some losses of the last evaluation, move by move."""
+        kept = self.run.recipe.evaluation.rollouts_kept
+        order = np.argsort(-np.nan_to_num(m.items), kind="stable")
+        chosen = [m.trajectories[i] for i in dict.fromkeys([*order[: kept // 2], *order[::-1][: kept // 2]])]
+        for t, s, g in zip(chosen, self.judge.score(chosen), self.run.gold.score(chosen), strict=True):
+            files.append_line(self.folder / "rollouts.jsonl", {
+                "step": self._step, "source": f"evaluate/{decode}", **self.describe(t), "score": _score(s),
+                "gold": _score(g), "replay": self.task.replay(t)})
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, final: bool = False) -> None:
+        """Write checkpoints/<step>, then drop the ones before it."""
+        target = self.folder / "checkpoints" / str(self._step)
+        progress = checkpoint.Progress(self._step, self._evaluated)
+
+        def fill(folder: Path) -> None:
+            hf.save(self.model, self.run.tokenizer, folder)
+            checkpoint.save(self.trainer, progress, folder)
+
+        files.write_folder(target, fill)
+        for old in _checkpoints(self.folder):
+            if old != target:
+                files.remove_folder(old)
+        if final:
+            files.write_json(self.folder / "done.json", {"step": self._step, "checkpoint": f"checkpoints/{self._step}"})
+        self.ledger.book(self._step, "checkpoint", Usage(), self.clock.read())
+        self._last_checkpoint_s = self.clock.wall
+
+    def _resume(self) -> tuple[int, int]:
+        """Go back to the newest checkpoint, or to the start if there is none."""
+        found = _checkpoints(self.folder)
+        progress = checkpoint.Progress(0, 0)
+        if found:
+            hf.load_weights(self.model, found[-1])
+            progress = checkpoint.load(self.trainer, found[-1])
+        # Whatever was written after the checkpoint will be written again, to the bit.
+        files.keep_lines(self.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
+        keep_evaluations = (lambda e: e["step"] <= progress.step) if found else (lambda e: False)
+        for name in ("evaluations.jsonl", "rollouts.jsonl"):
+            files.keep_lines(self.folder / name, keep_evaluations)
+        self.ledger.rewind(progress.step - 1)
+        return progress.step, progress.evaluated
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    found = [p for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name))
+
+
+def _score(s: Score) -> dict[str, Any]:
+    return {"value": s.value, "reason": s.reason}
+
+
+def _sample_line(s: Sample) -> str:
+    arrays = {"token_ids": s.token_ids, "mask": s.mask, "advantages": s.advantages, "logprobs": s.logprobs}
+    return json.dumps({k: v.tolist() for k, v in arrays.items()}) + "\n"
+
+
+@contextmanager
+def stop_gently(run: Run) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) lets the running step finish and be saved; the second stops at once."""
+
+    def handle(signum: int, frame: Any) -> None:
+        del signum, frame
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.interrupted = True
+
+    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)

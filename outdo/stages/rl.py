@@ -1,0 +1,91 @@
+"""rl: try, be judged, do more of what was judged better than the rest of its group. Sparse signal, paid per token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from outdo import plugins, randomness
+from outdo.algorithms.base import Algorithm
+from outdo.recipe import Rl, Rollouts
+from outdo.rollout.episodes import rollout
+from outdo.stages.loop import Loop
+from outdo.types import Group, Prompt, Sample, Trajectory, Usage
+
+
+def reinforce(loop: Loop) -> None:
+    """Rollouts -> scores -> advantages -> a few optimiser steps, until the budget is spent."""
+    config = loop.config
+    assert isinstance(config, Rl)
+    algorithm: Algorithm = plugins.make("algorithms", config.algorithm, Algorithm)  # type: ignore[type-abstract]
+    for step in loop.steps():
+        groups, usage = gather(loop, step)
+        samples, discarded = credit(groups, algorithm)
+        usage += Usage(discarded_tokens=discarded)
+        metrics = describe(groups)
+        for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
+            trained, spent = loop.train(minibatch, algorithm.loss)
+            usage += spent
+            metrics |= {k: v for k, v in trained.items() if k != "logprob_gap" or number == 0}
+        loop.keep_rollouts("train", groups[:1])
+        loop.book(usage, metrics)
+
+
+def gather(loop: Loop, step: int) -> tuple[list[Group], Usage]:
+    """Prompts -> trajectories -> scores."""
+    config = loop.config
+    assert isinstance(config, Rollouts)
+    prompts = loop.prompts(step, config.prompts, config.split)
+    loop.engine.load(loop.trainer.steps)
+    trajectories, usage = rollout(loop.engine, loop.task, prompts, group_size=config.group_size,
+                                  temperature=config.temperature, opponent=loop.opponent(step), seed=loop.seed)
+    return judged(loop, prompts, trajectories), usage + loop.judge_cost(len(trajectories))
+
+
+def judged(loop: Loop, prompts: Sequence[Prompt], trajectories: Sequence[Trajectory]) -> list[Group]:
+    """Put trajectories, in prompt order, into scored groups."""
+    scores = loop.judge.score(trajectories)
+    g = len(trajectories) // len(prompts)
+    return [Group(p, tuple(trajectories[i * g : (i + 1) * g]), tuple(scores[i * g : (i + 1) * g]))
+            for i, p in enumerate(prompts)]
+
+
+def credit(groups: Sequence[Group], algorithm: Algorithm) -> tuple[list[Sample], int]:
+    """Samples with advantages, and the sampled tokens of what trains nothing (no score, or no difference in a group)."""
+    samples: list[Sample] = []
+    discarded = 0
+    for group in groups:
+        advantages = algorithm.advantages([s.value for s in group.scores]) or [None] * len(group.scores)
+        for t, advantage in zip(group.trajectories, advantages, strict=True):
+            if advantage is None or not t.mask.any():
+                discarded += int(t.mask.sum())
+            else:
+                samples.append(Sample(t.token_ids, t.mask, (t.mask * advantage).astype(np.float32), t.logprobs))
+    return samples, discarded
+
+
+def minibatches(samples: Sequence[Sample], config: Rollouts, seed: int, step: int) -> list[list[Sample]]:
+    """Shuffle whole trajectories into minibatches of about minibatch_tokens trained tokens, once per epoch."""
+    out = []
+    tokens = sum(int(s.mask.sum()) for s in samples)
+    pieces = max(1, round(tokens / config.minibatch_tokens))
+    for epoch in range(config.epochs if samples else 0):
+        order = randomness.permutation(len(samples), randomness.key(seed, "minibatches", step, epoch))
+        out += [[samples[i] for i in part] for part in np.array_split(order, min(pieces, len(samples)))]
+    return out
+
+
+def describe(groups: Sequence[Group]) -> dict[str, float]:
+    """What the rollouts looked like, before any training."""
+    values = [[s.value for s in g.scores if s.value is not None] for g in groups]
+    flat = np.array([v for group in values for v in group])
+    trajectories = [t for g in groups for t in g.trajectories]
+    sampled = sum(int(t.mask.sum()) for t in trajectories)
+    return {
+        "reward": float(flat.mean()) if len(flat) else 0.0,
+        "unscored": float(sum(len(g.scores) for g in groups) - len(flat)),
+        "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values])),
+        "entropy": -sum(float(t.logprobs.sum()) for t in trajectories) / max(sampled, 1),
+        "tokens_per_episode": sampled / len(trajectories),
+    }

@@ -1,0 +1,43 @@
+"""Everything beside the weights that a stage needs to go on: the optimiser's state and how far it had come.
+
+Randomness needs no state (see `outdo.randomness`) and the data position follows from the step, so step and steps suffice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from outdo.errors import UserError
+from outdo.training.step import Trainer
+
+FILE = "training_state.pt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come. Example: step 12 of its loop, 60 optimiser steps, evaluated at 2 points of its budget."""
+
+    step: int
+    evaluated: int
+
+
+def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
+    """Write training_state.pt into a checkpoint folder."""
+    state = {"optimizer": trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
+             "step": progress.step, "evaluated": progress.evaluated}
+    torch.save(state, folder / FILE)
+
+
+def load(trainer: Trainer, folder: Path) -> Progress:
+    """Read it back into the trainer. Only tensors and plain values are accepted, never pickled code."""
+    try:
+        state = torch.load(folder / FILE, weights_only=True)
+    except Exception as e:
+        raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
+                        "it is damaged: delete this folder and resume from an earlier one") from None
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.steps = state["optimizer_steps"]
+    return Progress(state["step"], state["evaluated"])

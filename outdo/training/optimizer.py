@@ -1,0 +1,58 @@
+"""AdamW, or Muon for the matrices inside the layers with AdamW for the rest."""
+
+from __future__ import annotations
+
+from math import cos, pi
+from typing import Any
+
+import torch
+from torch import nn
+
+from outdo.recipe import OptimizerConfig
+
+
+class Optimizer:
+    """One or two torch optimisers behind one face; learning rates are scaled per step, never stored."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self.config = config
+        matrices, rest = [], []
+        for name, parameter in model.named_parameters():
+            inside = config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
+            (matrices if inside else rest).append(parameter)
+        self._parts: list[tuple[torch.optim.Optimizer, float]] = []
+        adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
+                                  weight_decay=config.weight_decay, fused=True)
+        self._parts.append((adamw, config.lr))
+        if matrices:
+            muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+            self._parts.append((muon, config.muon_lr))
+
+    def zero_grad(self) -> None:
+        for optimizer, _ in self._parts:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, lr_scale: float) -> None:
+        """Apply the gradients at lr_scale times the configured learning rates."""
+        for optimizer, lr in self._parts:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * lr_scale
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer, _ in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for (optimizer, _), state in zip(self._parts, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def lr_scale(config: OptimizerConfig, progress: float, step: int) -> float:
+    """Learning-rate multiplier. progress: share of the stage's budget spent, in [0, 1]; step: optimiser steps taken."""
+    scale = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    progress = min(max(progress, 0.0), 1.0)
+    if config.decay == "linear":
+        scale *= 1.0 - (1.0 - config.final_lr) * progress
+    elif config.decay == "cosine":
+        scale *= config.final_lr + (1.0 - config.final_lr) * 0.5 * (1.0 + cos(pi * progress))
+    return scale

@@ -1,0 +1,95 @@
+"""One optimiser step: micro-batches through the model, their gradients added up, clipped and applied, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from outdo.models.decoder import Decoder
+from outdo.models.flops import update_flops
+from outdo.training.batch import MicroBatch, micro_batches
+from outdo.training.optimizer import Optimizer
+from outdo.types import Sample, Usage
+
+
+@dataclass(frozen=True)
+class TrainedTokens:
+    """The trained tokens of one micro-batch, flat [N]; the shape that `algorithms.base.TokenBatch` describes."""
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    advantages: Tensor
+    sequence: Tensor
+
+
+Loss = Callable[[TrainedTokens, int], tuple[Tensor, dict[str, Tensor]]]
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was NaN or infinite. The weights are as they were before the step; `samples` are the batch."""
+
+    def __init__(self, what: str, samples: Sequence[Sample]) -> None:
+        super().__init__(f"{what} is not finite")
+        self.samples = samples
+
+
+class Trainer:
+    """A model, its optimiser and the number of steps they have taken."""
+
+    def __init__(self, model: Decoder, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
+                 max_grad_norm: float = 1.0, temperature: float = 1.0) -> None:
+        self.model, self.optimizer, self.dtype = model, optimizer, dtype
+        self.micro_tokens, self.max_grad_norm, self.temperature = micro_tokens, max_grad_norm, temperature
+        self.steps = 0
+
+    def step(self, samples: Sequence[Sample], loss: Loss, lr_scale: float = 1.0) -> tuple[dict[str, float], Usage]:
+        """Train once on all samples. Returns per-token means of the algorithm's metrics, and what it cost.
+
+        Raises NonFiniteError before any weight changes.
+        """
+        batches = micro_batches(samples, self.micro_tokens)
+        total = sum(len(b.targets_N) for b in batches)
+        self.optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        usage = Usage()
+        for batch in batches:
+            part, metrics = self._backward(batch, loss, total)
+            if not np.isfinite(part):
+                raise NonFiniteError("the loss", samples)
+            for name, value in {"loss": torch.tensor(part * total), **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            usage += self._cost(batch)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
+        if not np.isfinite(norm):
+            raise NonFiniteError("the gradient norm", samples)
+        self.optimizer.step(lr_scale)
+        self.steps += 1
+        padded = sum(b.tokens_BT.numel() for b in batches)
+        waste = 1.0 - usage.train_tokens / padded
+        return {**{k: v / total for k, v in sums.items()}, "grad_norm": norm, "trained_tokens": float(total),
+                "padding_waste": waste}, usage
+
+    def _backward(self, batch: MicroBatch, loss: Loss, total: int) -> tuple[float, dict[str, Tensor]]:
+        logprobs = self.logprobs(batch)
+        value, metrics = loss(TrainedTokens(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), total)
+        value.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            gap = (logprobs - batch.old_logprobs_N).abs()
+        return float(value.detach()), {**metrics, "logprob_gap": gap.sum()}
+
+    def logprobs(self, batch: MicroBatch) -> Tensor:
+        """Log-probabilities [N] of the trained tokens at the sampling temperature, float32, with gradient."""
+        packed = self.model.pack(self.dtype)
+        hidden = self.model.hidden(packed, batch.tokens_BT).flatten(0, 1)
+        logits = self.model.logits(packed, hidden[batch.predicts_N]) / self.temperature
+        return torch.log_softmax(logits, dim=-1).gather(1, batch.targets_N[:, None]).squeeze(1)
+
+    def _cost(self, batch: MicroBatch) -> Usage:
+        n = batch.lengths_B
+        tokens, attended = int(n.sum()), int((n * (n + 1) // 2).sum())
+        flops = update_flops(self.model.config, tokens, attended, len(batch.targets_N))
+        return Usage(train_tokens=tokens, update_flops=flops)

@@ -1,0 +1,132 @@
+"""The nouns of outdo: frozen records that flow from task to weights. Imports nothing of ours.
+
+    task -> Prompt -> engine -> Trajectory -> judge -> Score -> Group -> algorithm -> Sample -> batch -> step -> weights
+
+Shape legend, used in names throughout the project: P prompts, G samples per group, R rows, T tokens, B batch rows,
+L layers, H heads, D width, V vocabulary. Units are suffixes: _tokens, _s, _flops, _bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+class Finish(StrEnum):
+    """Why a trajectory ended. Truncated and failed are not the same as lost."""
+
+    STOP = "stop"  # the policy wrote its end token
+    DONE = "done"  # the task ended the episode (won, lost, drawn, illegal)
+    LENGTH = "length"  # the token budget ran out first
+    ERROR = "error"  # the task or a tool failed; never scored
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the policy is given.
+
+    Example (KRK endgame): id "heldout/17", token_ids [bos, Kc3, Rd4, kd6], row {"start": 123456, "dtm_plies": 23}.
+    """
+
+    id: str
+    token_ids: IntArray  # [T] the first observation, as the policy's tokens
+    row: Mapping[str, Any] = field(default_factory=dict)  # the task's own columns; JSON-serialisable; never shown
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One finished episode: every token that the policy saw or wrote, in order.
+
+    Example: token_ids [bos Kc3 Rd4 kd6 | d4 d8 | Kc3 Rd8 ke7 | ... 1-0], mask True on the `d4 d8` tokens only,
+    logprobs the sampling log-probability (natural log, float32) there and 0.0 elsewhere.
+    """
+
+    prompt_id: str
+    sample: int  # index within its group
+    token_ids: IntArray  # [T]
+    mask: BoolArray  # [T] True where the policy sampled the token
+    logprobs: FloatArray  # [T] nats under the sampling policy; 0 where mask is False
+    policy_version: int  # optimiser steps behind the sampling weights; -1 for players that are not the model
+    finish: Finish
+    info: Mapping[str, Any] = field(default_factory=dict)  # facts that the task knows, JSON-serialisable
+
+    def __post_init__(self) -> None:
+        assert len(self.token_ids) == len(self.mask) == len(self.logprobs), "trajectory arrays differ in length"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A judge's answer. value None: the judge could not say; such a sample is left out and counted, never a zero."""
+
+    value: float | None
+    reason: str = ""
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples drawn for one prompt, with their scores: the unit of group-relative algorithms."""
+
+    prompt: Prompt
+    trajectories: tuple[Trajectory, ...]  # [G]
+    scores: tuple[Score, ...]  # [G]
+
+    def __post_init__(self) -> None:
+        assert len(self.trajectories) == len(self.scores), "a group needs one score per trajectory"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a training step consumes: one sequence, what trains in it, and how strongly.
+
+    Example (imitation): mask True on the answer, advantages 1.0 there, logprobs 0. (Reinforcement): the trajectory's own
+    mask and logprobs, advantages the algorithm's, constant over the trajectory or per token.
+    """
+
+    token_ids: IntArray  # [T]
+    mask: BoolArray  # [T] True where the token trains; position 0 is always False
+    advantages: FloatArray  # [T] 0 where mask is False
+    logprobs: FloatArray  # [T] under the sampling policy; 0 where mask is False
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids), len(self.mask), len(self.advantages), len(self.logprobs)}
+        assert len(lengths) == 1, "sample arrays differ in length"
+        assert not self.mask[0], "the first token has nothing before it to be predicted from"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a piece of work spent. Adds up with +; every stage returns it, the ledger books it.
+
+    FLOPs are analytic (multiply and add counted as two). `judge_flops` holds judges and teachers, `reference_flops`
+    forward passes of frozen reference models. Discarded tokens were generated and paid for, but trained nothing.
+    """
+
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    train_tokens: int = 0
+    discarded_tokens: int = 0
+    prefill_flops: float = 0.0
+    decode_flops: float = 0.0
+    judge_flops: float = 0.0
+    reference_flops: float = 0.0
+    update_flops: float = 0.0
+    judge_calls: int = 0
+    episodes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    @property
+    def flops(self) -> float:
+        """All FLOPs, whatever they were spent on."""
+        return self.prefill_flops + self.decode_flops + self.judge_flops + self.reference_flops + self.update_flops
