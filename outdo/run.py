@@ -19,7 +19,7 @@ from outdo.evaluate.measure import measure
 from outdo.judges.base import Judge
 from outdo.models import hf
 from outdo.models.decoder import Decoder, DecoderConfig
-from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, parse
+from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
 from outdo.recipe import load as load_recipe
 from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
@@ -50,17 +50,9 @@ def run(recipe: Recipe, folder: Path, show: Show) -> Path:
 
 
 def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
-    """Check the whole recipe against its plug-ins before anything long begins, and make the run folder."""
-    task = make_task(recipe)
+    """Check the recipe, and make the run folder and all that its stages share."""
+    task = check_recipe(recipe)
     judge, gold = make_judge(recipe.judge), make_judge(recipe.gold)
-    for name, stage in recipe.stage.items():
-        check_stage(recipe, name, task)
-        if isinstance(stage, Rl):
-            from outdo.algorithms.base import Algorithm
-
-            plugins.make("algorithms", stage.algorithm, Algorithm)  # type: ignore[type-abstract]
-    tokenizer = task.tokenizer()
-    decoder_config(recipe, task, len(tokenizer))
     dtype = compute_dtype(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
@@ -69,9 +61,29 @@ def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
         files.write_json(folder / "environment.json", environment.describe(dtype))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
-    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show)
+    state = Run(recipe, folder, task, task.tokenizer(), judge, gold, dtype, heldout, [], show)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
+
+
+def check_recipe(recipe: Recipe) -> Task:
+    """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError."""
+    task = make_task(recipe)
+    make_judge(recipe.judge), make_judge(recipe.gold)
+    for name, stage in recipe.stage.items():
+        check_stage(recipe, name, task)
+        if isinstance(stage, Rl):
+            from outdo.algorithms.base import Algorithm
+
+            plugins.make("algorithms", stage.algorithm, Algorithm)  # type: ignore[type-abstract]
+    e = recipe.evaluation
+    _check_known("evaluation.opponents", e.opponents, task.opponents, task)
+    _check_known("evaluation.players", e.players, task.players, task)
+    decoder_config(recipe, task, len(task.tokenizer()))
+    # The task knows its splits, and whether they have any prompts with these options.
+    for split in dict.fromkeys([e.split, *(s.split for s in recipe.stage.values())]):
+        task.prompts(split, 1, 0)
+    return task
 
 
 def make_task(recipe: Recipe) -> Task:
@@ -85,19 +97,20 @@ def make_judge(plugin: Plugin) -> Judge:
 def check_stage(recipe: Recipe, name: str, task: Task) -> None:
     """Players, opponents and judges that a stage names must exist."""
     stage = recipe.stage[name]
-    known = {"opponents": task.opponents}
-    wanted: dict[str, Sequence[str]] = {"opponents": getattr(stage, "opponents", ())}
+    _check_known(f"stage.{name}.opponents", stage.opponents, task.opponents, task)
     if isinstance(stage, Imitation):
-        known["player"], wanted["player"] = task.players, [stage.player]
-    for key, values in wanted.items():
-        for value in values:
-            check(value in known[key], f"stage.{name}.{key} = {value!r}: task {task.name} has {', '.join(known[key])}")
+        _check_known(f"stage.{name}.player", [stage.player], task.players, task)
     own = getattr(stage, "judge", None)
     if own is not None:
         make_judge(own)
     if isinstance(stage, Rl | Rejection):
         check(stage.group_size <= recipe.slots, f"stage.{name}.group_size = {stage.group_size} does not fit into "
               f"slots = {recipe.slots}; raise slots or lower group_size")
+
+
+def _check_known(key: str, values: Sequence[str], known: Sequence[str], task: Task) -> None:
+    for value in values:
+        check(value in known, f"{key} = {value!r}: task {task.name} has no such name{nearest(value, list(known))}")
 
 
 def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig:

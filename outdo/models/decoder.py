@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         H, K = c.num_attention_heads, c.num_key_value_heads
         B, T, _ = x.shape
         qkv = F.linear(rms_normalize(x, c.rms_norm_eps), layer.qkv).view(B, T, H + 2 * K, c.head_dim).transpose(1, 2)
-        return rotate(qkv[:, :H], turn), rotate(qkv[:, H : H + K], turn), qkv[:, H + K :].contiguous()
+        return rotate(qkv[:, :H], turn), rotate(qkv[:, H : H + K], turn), qkv[:, H + K :]
 
     def mlp(self, layer: PackedLayer, x: Tensor) -> Tensor:
         normed = rms_normalize(x, self.config.rms_norm_eps)

@@ -17,6 +17,8 @@ _FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
 )  # fmt: skip
+# What this decoder has no code for: a config.json that says otherwise would load and compute something else.
+_FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
 
 def save(model: Decoder, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -44,14 +46,28 @@ def load_config(folder: Path) -> DecoderConfig:
     """Sizes from config.json. Raises UserError for folders and architectures that this decoder cannot run."""
     file = folder / "config.json"
     check(file.is_file(), f"checkpoint {str(folder)!r} has no config.json; give a folder in Hugging Face layout")
-    data = json.loads(file.read_text())
+    try:
+        data = json.loads(file.read_text())
+    except ValueError as e:
+        raise UserError(f"{str(file)!r} cannot be read ({e}); the checkpoint is damaged, use an earlier one") from None
     check(data.get("model_type") == "llama", f"checkpoint {str(folder)!r} is a {data.get('model_type')!r}; supported: llama")
     rope = data.get("rope_parameters") or {}
     kind = rope.get("rope_type", "default")
     check(kind == "default" and not data.get("rope_scaling"), f"checkpoint {str(folder)!r} scales its rotary positions "
           f"({kind}); only the default is supported")
+    for name, value in _FIXED.items():
+        check(data.get(name, value) == value, f"checkpoint {str(folder)!r} has {name} = {data.get(name)!r}; only {value!r} "
+                                              "is supported")
+    # Folders written by older versions of transformers leave these out.
+    data = {"num_key_value_heads": data.get("num_attention_heads"), "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 2048, **data}
+    missing = [name for name in _FIELDS if data.get(name) is None]
+    check(not missing, f"{str(file)!r} lacks {', '.join(missing)}; the checkpoint is damaged, use an earlier one")
     theta = rope.get("rope_theta", data.get("rope_theta", 10000.0))
-    return DecoderConfig(**{name: data[name] for name in _FIELDS}, rope_theta=theta)
+    config = DecoderConfig(**{name: data[name] for name in _FIELDS}, rope_theta=theta)
+    check(data.get("head_dim") in (None, config.head_dim), f"checkpoint {str(folder)!r} has head_dim = {data.get('head_dim')}; "
+          f"only hidden_size / num_attention_heads = {config.head_dim} is supported")
+    return config
 
 
 def load(folder: Path) -> Decoder:

@@ -1,6 +1,10 @@
-"""The KV cache: preallocated, one slot per running sequence, active slots always in front.
+"""The KV cache: one slot per running sequence, active slots always in front, capacity grown in strides.
 
-Shapes: R rows (active slots), K key-value heads, C new tokens per row, U cached tokens looked at, d head size.
+Batched products run several times faster over matrices that lie side by side in memory than over slices of longer ones.
+So the cache is only a little longer than what it holds, and the whole of it is looked at, masked behind each row's end;
+growing copies it, once every few turns.
+
+Shapes: R rows (active slots), K key-value heads, C new tokens per row, U capacity in tokens, d head size.
 """
 
 from __future__ import annotations
@@ -15,23 +19,46 @@ from outdo.models.decoder import Decoder, DecoderConfig, Packed, attend
 from outdo.models.ops import rms_normalize
 
 
+_STRIDE_TOKENS = 16
+
+
 @dataclass
 class KVCache:
-    """keys[l] and values[l] are [slots, K, max_tokens, d]."""
+    """keys[l] and values[l] are [slots, K, U, d]. Never NaN behind a row's end, so that a weight of 0 hides what is there."""
 
     keys: list[Tensor]
     values: list[Tensor]
 
     @staticmethod
-    def allocate(c: DecoderConfig, slots: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
-        shape = (slots, c.num_key_value_heads, max_tokens, c.head_dim)
+    def allocate(c: DecoderConfig, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+        shape = (slots, c.num_key_value_heads, _round_up(tokens), c.head_dim)
         keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(c.num_hidden_layers)]
         return KVCache(keys, [torch.zeros_like(k) for k in keys])
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2]
+
+    def reserve(self, tokens: int, active: int) -> None:
+        """Make room for `tokens` per slot, keeping what the first `active` slots hold; layer by layer, to spare memory."""
+        if tokens <= self.capacity:
+            return
+        old = self.capacity
+        more = _round_up(max(tokens, old + old // 4))
+        for stores in (self.keys, self.values):
+            for i, store in enumerate(stores):
+                grown = store.new_zeros(*store.shape[:2], more, store.shape[3])
+                grown[:active, :, :old] = store[:active]
+                stores[i] = grown
 
     def copy(self, source: Tensor, target: Tensor, tokens: int) -> None:
         """Copy the first `tokens` entries of the source slots [n] into the target slots [n]."""
         for store in (*self.keys, *self.values):
             store[target, :, :tokens] = store[source, :, :tokens]
+
+
+def _round_up(tokens: int) -> int:
+    return -(-tokens // _STRIDE_TOKENS) * _STRIDE_TOKENS
 
 
 def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, aligned: bool,
@@ -44,10 +71,10 @@ def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tens
     """
     R, C = tokens_RC.shape
     first = int(starts_R[0]) if aligned else 0
-    U = (first if aligned else int(starts_R.max())) + C
+    cache.reserve((first if aligned else int(starts_R.max())) + C, cache.keys[0].shape[0] if slots_R is not None else R)
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
-    turn = model.turn[first:U] if aligned else model.turn[at_RC].unsqueeze(1)
-    bias = _bias(at_RC[:1] if aligned else at_RC, U, packed.embed.dtype)
+    turn = model.turn[first : first + C] if aligned else model.turn[at_RC].unsqueeze(1)
+    bias = _bias(at_RC[:1] if aligned else at_RC, cache.capacity, packed.embed.dtype)
     bias = bias[0] if aligned else bias
     rows = slots_R if slots_R is not None else torch.arange(R, device=tokens_RC.device)
     x = F.embedding(tokens_RC, packed.embed)
@@ -55,12 +82,11 @@ def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tens
         q, k, v = model.qkv(layer, x, turn)
         keys, values = cache.keys[i], cache.values[i]
         if aligned and slots_R is None:
-            keys[:R, :, first:U], values[:R, :, first:U] = k, v
+            keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
         else:
             keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
             values[rows[:, None], :, at_RC] = v.transpose(1, 2)
-        seen_k = keys[:R, :, :U] if slots_R is None else keys[slots_R, :, :U]
-        seen_v = values[:R, :, :U] if slots_R is None else values[slots_R, :, :U]
+        seen_k, seen_v = (keys[:R], values[:R]) if slots_R is None else (keys[slots_R], values[slots_R])
         x = x + F.linear(attend(q, seen_k, seen_v, bias), layer.o)
         x = x + model.mlp(layer, x)
     return rms_normalize(x, model.config.rms_norm_eps)

@@ -87,8 +87,6 @@ class Engine:
         self.device = model.turn.device
         self.version = 0
         self._packed: Packed | None = None
-        self._cache: KVCache | None = None
-        self._cache_tokens = 0
 
     @torch.no_grad()
     def load(self, version: int) -> None:
@@ -115,13 +113,6 @@ class Engine:
                       decode_flops=run.decode_flops, episodes=total)
         return [_trajectory(rows, i, self.version, environment) for i in range(total)], usage
 
-    def cache(self, max_tokens: int) -> KVCache:
-        """The cache, allocated once and grown when a call needs longer rows."""
-        if self._cache is None or self._cache_tokens < max_tokens:
-            self._cache = KVCache.allocate(self.model.config, self.slots, max_tokens, self.dtype, self.device)
-            self._cache_tokens = max_tokens
-        return self._cache
-
 
 class _Run:
     """One call of `Engine.generate`: which row sits in which slot, and what it has cost."""
@@ -129,8 +120,9 @@ class _Run:
     def __init__(self, engine: Engine, packed: Packed, rows: _Rows, sampling: Sampling, seed: int,
                  environment: Environment | None) -> None:
         self.engine, self.packed, self.rows, self.sampling, self.environment = engine, packed, rows, sampling, environment
-        # Observations may pad a chunk past a row's end: leave room behind max_tokens.
-        self.cache = engine.cache(sampling.max_tokens + 64)
+        longest = max((len(p.token_ids) for p in rows.prompts), default=0)
+        self.slots = min(engine.slots, len(rows.length))
+        self.cache = KVCache.allocate(engine.model.config, self.slots, longest, engine.dtype, engine.device)
         self.active: IntArray = np.zeros(0, np.int64)  # active[slot] = row
         self.waiting = list(range(len(rows.prompts)))
         base = [randomness.key(seed, engine.version, p.id) for p in rows.prompts]
@@ -155,7 +147,7 @@ class _Run:
     def _admit(self) -> tuple[IntArray, Tensor | None]:
         """Prefill waiting prompts of one length while their groups fit into free slots; rows and their logits [n, V]."""
         g = self.rows.group_size
-        room = (self.engine.slots - len(self.active)) // g
+        room = (self.slots - len(self.active)) // g
         if not self.waiting or room == 0:
             return np.zeros(0, np.int64), None
         length = len(self.rows.prompts[self.waiting[0]].token_ids)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,12 +33,22 @@ def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
 
 
 def load(trainer: Trainer, folder: Path) -> Progress:
-    """Read it back into the trainer. Only tensors and plain values are accepted, never pickled code."""
-    try:
-        state = torch.load(folder / FILE, weights_only=True)
-    except Exception as e:
-        raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
-                        "it is damaged: delete this folder and resume from an earlier one") from None
+    """Read it back into the trainer. Raises UserError."""
+    state = _read(folder)
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.steps = state["optimizer_steps"]
     return Progress(state["step"], state["evaluated"])
+
+
+def load_steps(folder: Path) -> int:
+    """How many optimiser steps a checkpoint has behind it. Raises UserError."""
+    return int(_read(folder)["optimizer_steps"])
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Only tensors and plain values are accepted, never pickled code."""
+    try:
+        return dict(torch.load(folder / FILE, weights_only=True))
+    except Exception as e:
+        raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
+                        "it is damaged: delete this folder and resume from an earlier one") from None

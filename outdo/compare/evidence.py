@@ -1,0 +1,167 @@
+"""What run folders of one recipe hold, arranged for comparisons: per-item results of every player, seeds side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outdo import files
+from outdo.ledger import ledger
+from outdo.recipe import Recipe, Rejection, Rl, Sft
+
+Items = NDArray[np.float64]  # [seeds, items]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation along a stage. flops, seconds and judge_calls count from the stage's start."""
+
+    flops: float
+    seconds: float
+    judge_calls: int
+    items: Items  # [1, items]
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Finished runs of one recipe, one per seed."""
+
+    folders: Sequence[Path]
+    recipe: Recipe
+
+    @cached_property
+    def opponents(self) -> list[str]:
+        """Opponents in the order they were played; the first is the main one."""
+        rows = files.read_lines(self.folders[0] / "players.jsonl")
+        return list(dict.fromkeys(r["opponent"] for r in rows))
+
+    @cached_property
+    def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:
+        return {name: [list(files.read_lines(f / "stages" / name / "evaluations.jsonl")) for f in self.folders]
+                for name in self.recipe.stage}
+
+    def final(self, stage: str, decode: str, opponent: str | None = None) -> Items | None:
+        """Per-item results at the end of a stage; None if a seed has not finished it."""
+        rows = self.final_rows(stage, decode, opponent)
+        return None if rows is None else np.array([_items(r) for r in rows])
+
+    def final_rows(self, stage: str, decode: str, opponent: str | None = None) -> list[dict[str, Any]] | None:
+        """The evaluation rows at the end of a stage, one per seed."""
+        wanted = opponent or self.opponents[0]
+        out = []
+        for rows in self._evaluations[stage]:
+            found = [r for r in rows if r["last"] and r["decode"] == decode and r["opponent"] == wanted]
+            if not found:
+                return None
+            out.append(found[-1])
+        return out
+
+    def first_rows(self, stage: str, decode: str) -> list[dict[str, Any]]:
+        """The evaluation rows before the stage's first step, one per seed."""
+        return [next(r for r in rows if r["decode"] == decode) for rows in self._evaluations[stage]]
+
+    def player(self, name: str, opponent: str | None = None) -> Items | None:
+        """Per-item results of a reference player."""
+        wanted = opponent or self.opponents[0]
+        out = []
+        for folder in self.folders:
+            rows = files.read_lines(folder / "players.jsonl")
+            found = [r for r in rows if r["player"] == name and r["opponent"] == wanted]
+            if not found:
+                return None
+            out.append(_items(found[0]))
+        return np.array(out)
+
+    def curve(self, stage: str, decode: str, seed_index: int) -> list[Point]:
+        """Evaluations against the main opponent along one seed's stage, in order."""
+        events = ledger.read(self.folders[seed_index] / "stages" / stage / "ledger.jsonl")
+        trained = [e for e in events if e["what"] == "train" and not e.get("redone")]
+        out = []
+        for row in self._evaluations[stage][seed_index]:
+            if row["decode"] == decode and row["opponent"] == self.opponents[0]:
+                before = [e for e in trained if e["step"] < row["step"]]
+                out.append(Point(row["flops"], sum(e["wall_s"] for e in before), sum(e["judge_calls"] for e in before),
+                                 _items(row)[None], row))
+        return out
+
+    def metrics(self, stage: str) -> list[list[dict[str, Any]]]:
+        """metrics.jsonl of every seed."""
+        return [list(files.read_lines(f / "stages" / stage / "metrics.jsonl")) for f in self.folders]
+
+    # --- which stage plays which part -------------------------------------------------------------------------------
+
+    @cached_property
+    def rl(self) -> str | None:
+        """The reinforcement arm proper: the gold reward, starting from imitation."""
+        return next((n for n in self._rl_on_gold if self._imitated(n)), None)
+
+    @cached_property
+    def rl_without_imitation(self) -> list[str]:
+        """Reinforcement on the gold reward that starts from no imitation at all."""
+        return [n for n in self._rl_on_gold if not self._imitated(n)]
+
+    @cached_property
+    def trunk(self) -> str | None:
+        """The imitation stage from which reinforcement starts."""
+        return self.recipe.stage[self.rl].source if self.rl else None
+
+    @cached_property
+    def sft_arms(self) -> list[str]:
+        """Imitation arms, the trunk left out."""
+        return [n for n, s in self.recipe.stage.items() if isinstance(s, Sft) and n != self.trunk]
+
+    @cached_property
+    def more_imitation(self) -> str | None:
+        """The arm that only continues to imitate everything from where reinforcement starts."""
+        return next((n for n in self.sft_arms if self._same_start(n) and self._keep(n) == "all"), None)
+
+    @cached_property
+    def rejection(self) -> str | None:
+        return next((n for n, s in self.recipe.stage.items() if isinstance(s, Rejection) and self._same_start(n)), None)
+
+    @cached_property
+    def controls(self) -> list[str]:
+        """Reinforcement on a reward that knows nothing."""
+        return [n for n, s in self._own_judge.items() if s == "random_reward"]
+
+    @cached_property
+    def proxies(self) -> list[str]:
+        """Reinforcement on a reward that is not the gold one."""
+        return [n for n, s in self._own_judge.items() if s != "random_reward"]
+
+    @cached_property
+    def teacher(self) -> str | None:
+        """The player whose episodes the trunk imitates."""
+        stage = self.recipe.stage.get(self.trunk or "")
+        return stage.player if isinstance(stage, Sft) else None
+
+    @cached_property
+    def _own_judge(self) -> dict[str, str]:
+        gold = self.recipe.gold
+        judges = {n: s.judge or self.recipe.judge for n, s in self.recipe.stage.items() if isinstance(s, Rl)}
+        return {n: j.name for n, j in judges.items() if j != gold}
+
+    @cached_property
+    def _rl_on_gold(self) -> list[str]:
+        return [n for n, s in self.recipe.stage.items() if isinstance(s, Rl) and n not in self._own_judge]
+
+    def _imitated(self, name: str) -> bool:
+        return any(isinstance(self.recipe.stage[n], Sft) for n in self.recipe.path(name))
+
+    def _same_start(self, name: str) -> bool:
+        return self.rl is not None and self.recipe.stage[name].source == self.recipe.stage[self.rl].source
+
+    def _keep(self, name: str) -> str | None:
+        stage = self.recipe.stage[name]
+        return stage.keep if isinstance(stage, Sft) else None
+
+
+def _items(row: dict[str, Any]) -> NDArray[np.float64]:
+    return np.array([np.nan if x is None else x for x in row["items"]], np.float64)

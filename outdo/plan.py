@@ -1,0 +1,187 @@
+"""What a run is going to do and cost, said before it begins: stages, budgets, FLOPs, estimated time, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from outdo import machine, randomness
+from outdo.models.decoder import Decoder, DecoderConfig
+from outdo.models.flops import causal_attended, forward_flops, update_flops
+from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
+from outdo.run import check_recipe, compute_dtype, decoder_config
+from outdo.tasks.base import Task
+
+UPDATE_UTILISATION, DECODE_UTILISATION = 0.5, 0.15  # shares of the matrix-product peak that are assumed
+_SAMPLE = 64  # reference episodes that say how long an episode is
+_KEPT = 0.5  # share of its samples that a rejection stage is assumed to keep
+
+
+@dataclass(frozen=True)
+class Length:
+    """A typical episode. Example: 71.3 tokens, of which 27.1 are the policy's own, 2,900 keys looked at."""
+
+    tokens: float
+    own: float
+    attended: float
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage's share of the plan. All FLOPs and seconds are estimates unless the stage has a FLOP budget."""
+
+    name: str
+    source: str | None
+    budget: str  # "8.0e+12 FLOPs" or "50 steps"
+    steps: float
+    flops: float
+    seconds: float  # its own work
+    evaluation_flops: float
+    evaluation_seconds: float
+    batch: str
+    done: bool  # by an earlier process
+
+    @property
+    def weight(self) -> float:
+        """Its part in the whole run's progress: estimated seconds, evaluations included."""
+        return self.seconds + self.evaluation_seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole run, stages in the order in which they run."""
+
+    name: str
+    stages: tuple[StagePlan, ...]
+    parameters: int
+    peak_flops: float  # per second, measured now
+    dtype: str
+    threads: int
+    evaluation: str
+
+    @property
+    def seconds(self) -> float:
+        """What is still to do, estimated."""
+        return sum(s.weight for s in self.stages if not s.done)
+
+
+def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
+    """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    task = check_recipe(recipe)
+    config = decoder_config(recipe, task, len(task.tokenizer()))
+    dtype = compute_dtype(recipe)
+    peak = machine.gemm_peak_flops(dtype)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in Decoder(config).parameters())
+    typical = _typical(task)
+    stages = tuple(_stage(recipe, name, task, config, peak, typical, name in done) for name in recipe.order())
+    return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
+                torch.get_num_threads(), _evaluation(recipe, task))
+
+
+def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length, done: bool) -> StagePlan:
+    stage, budget = recipe.stage[name], recipe.budget_flops(name)
+    decode, update, batch = _step(stage, task, c, typical)
+    per_step = decode + update
+    limits = [n for n in (stage.steps, budget / per_step if budget else None) if n is not None]
+    steps = min(limits)
+    by_flops = budget is not None and steps != stage.steps
+    flops = budget if by_flops and budget else steps * per_step
+    update_share = update / per_step
+    seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
+    episodes = 2 * recipe.evaluation.prompts * (recipe.evaluation.points + len(_opponents(recipe, task)))
+    evaluation = episodes * _forward(c, typical)
+    return StagePlan(name, stage.source, f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
+                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
+
+
+def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length) -> tuple[float, float, str]:
+    """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words."""
+    if isinstance(stage, Imitation):
+        length = _length(task, stage.player, stage.split, (stage.opponents or task.opponents)[0])
+        heads = length.tokens if stage.train_on == "everything" else length.own
+        update = update_flops(c, round(length.tokens), round(length.attended), round(heads))
+        tokens = stage.episodes * length.tokens
+        return 0.0, stage.episodes * update, f"{stage.episodes} episodes of {stage.player!r} per step, about {tokens:,.0f} tokens"
+    assert isinstance(stage, Rollouts)
+    samples = stage.prompts * stage.group_size
+    kept = (_KEPT if isinstance(stage, Rejection) else 1.0) * stage.epochs
+    update = update_flops(c, round(typical.tokens), round(typical.attended), round(typical.own))
+    updates = max(1, round(samples * kept * typical.own / stage.minibatch_tokens))
+    batch = (f"{stage.prompts} prompts x {stage.group_size} samples = {samples:,} episodes per step, "
+             f"at most about {updates} optimiser steps on them")
+    return samples * _forward(c, typical), samples * kept * update, batch
+
+
+def _forward(c: DecoderConfig, length: Length) -> float:
+    return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
+
+
+def _typical(task: Task) -> Length:
+    """An episode of the policy, whose skill nobody knows yet: the mean over the reference players."""
+    if not task.players:
+        half = task.max_tokens / 2
+        return Length(half, half, causal_attended(round(half)))
+    lengths = [_length(task, player, "train", task.opponents[0]) for player in task.players]
+    return Length(*(float(np.mean([getattr(x, f) for x in lengths])) for f in ("tokens", "own", "attended")))
+
+
+def _length(task: Task, player: str, split: str, opponent: str) -> Length:
+    prompts = task.prompts(split, _SAMPLE, 0)
+    luck = np.array([randomness.key(0, p.id) for p in prompts], np.int64)
+    games = task.play(player, prompts, luck, opponent)
+    n = np.array([len(g.token_ids) for g in games], np.float64)
+    return Length(float(n.mean()), float(np.mean([g.mask.sum() for g in games])), float((n * (n + 1) / 2).mean()))
+
+
+def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
+    return recipe.evaluation.opponents or task.opponents
+
+
+def _evaluation(recipe: Recipe, task: Task) -> str:
+    e = recipe.evaluation
+    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy, at the start and {e.points} points of each stage against "
+            f"{task.opponents[0]!r}, at its end against {', '.join(_opponents(recipe, task))}; overhead, not in the budgets")
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """`47 s`, `3 min 20 s`, `2 h 05 min`."""
+    s = round(max(seconds, 0.0))
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
+
+
+def render(plan: Plan) -> RenderableType:
+    """The plan as a tree of stages with the total underneath."""
+    tree = Tree(Text.assemble((plan.name, "bold"), f"  {plan.parameters:,} parameters, {plan.dtype}"))
+    nodes = {None: tree}
+    for s in plan.stages:
+        if s.done:
+            line = Text(f"{s.name}  done", style="green")
+        else:
+            about = "" if s.budget.endswith("steps") else f" (about {s.steps:,.0f} steps)"
+            cost = f", about {s.flops:.2g} FLOPs" if s.budget.endswith("steps") else ""
+            line = Text.assemble((s.name, "bold"), f"  {s.budget}{about}{cost}, about {duration(s.seconds)}"
+                                 f" + evaluations {s.evaluation_flops:.1e} FLOPs, {duration(s.evaluation_seconds)}")
+        nodes[s.name] = nodes[s.source].add(line)
+        if not s.done:
+            line.append(f"\n{s.batch}", style="dim")
+    left = [s for s in plan.stages if not s.done]
+    total = Text.assemble("to do: ", (f"{sum(s.flops for s in left):.3g} FLOPs", "bold"), " + ",
+                          f"{sum(s.evaluation_flops for s in left):.1e} for evaluations, about ",
+                          (duration(plan.seconds), "bold"))
+    basis = (f"estimated from {plan.peak_flops / 1e9:,.0f} GFLOP/s measured ({plan.threads} threads), of which updates are "
+             f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%}, with episodes as long as "
+             "the reference players'; small models reach less")
+    return Group(tree, total, Text(f"evaluation: {plan.evaluation}", style="dim"), Text(basis, style="dim"))

@@ -1,0 +1,120 @@
+"""Finished work opened again: find a checkpoint by what a person types, load it for its task, measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from outdo import machine
+from outdo.errors import UserError, check
+from outdo.evaluate.measure import Measurement, measure
+from outdo.judges.base import Judge
+from outdo.models import hf
+from outdo.models.decoder import Decoder
+from outdo.recipe import Recipe, load, nearest, parse
+from outdo.rollout.engine import Engine
+from outdo.rollout.episodes import rollout
+from outdo.run import compute_dtype, final_checkpoint, make_judge, make_task
+from outdo.tasks.base import Task
+from outdo.training import checkpoint
+from outdo.types import Prompt, Trajectory, Usage
+
+DECODES = {"sampled": 1.0, "greedy": 0.0}  # temperatures
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint ready to play: the model, packed and loaded in an engine, and the task that it was made for."""
+
+    folder: Path
+    recipe: Recipe
+    task: Task
+    gold: Judge
+    engine: Engine
+
+
+def locate(target: str) -> tuple[Path, Path | None]:
+    """`CHECKPOINT` or `RUN[:stage]` -> the checkpoint folder, and the run folder it lies in if any. Raises UserError."""
+    path, stage = Path(target), None
+    if not path.exists() and ":" in target:
+        before, _, stage = target.rpartition(":")
+        path = Path(before)
+    check(path.is_dir(), f"{str(path)!r} does not exist; give a checkpoint folder, a run folder, or RUN:stage")
+    if (path / "recipe.toml").is_file():
+        return final_checkpoint(path, _stage_of(path, stage)), path
+    check(stage is None, f"{str(path)!r} is no run folder (it has no recipe.toml), so it has no stage {stage!r}")
+    check((path / "config.json").is_file(), f"{str(path)!r} is neither a run folder (no recipe.toml) nor a checkpoint (no "
+                                            "config.json); checkpoints lie in RUN/stages/STAGE/checkpoints/")
+    return path, next((p for p in path.resolve().parents if (p / "recipe.toml").is_file()), None)
+
+
+def _stage_of(run: Path, stage: str | None) -> str:
+    """The stage asked for, or the last finished one."""
+    recipe = load(run / "recipe.toml")
+    if stage is not None:
+        check(stage in recipe.stage, f"run {str(run)!r} has no stage {stage!r}{nearest(stage, list(recipe.stage))}")
+        return stage
+    finished = [n for n in recipe.order() if (run / "stages" / n / "done.json").exists()]
+    check(bool(finished), f"run {str(run)!r} has no finished stage yet; go on with: outdo run --resume {run}")
+    return finished[-1]
+
+
+def recipe_for(run: Path | None, recipe: Path | None, task: str | None, overrides: Mapping[str, Any]) -> Recipe:
+    """What a checkpoint is measured by: --recipe, --task, or the recipe of its run. Raises UserError."""
+    check(recipe is None or task is None, "--recipe and --task say the same thing twice; give one")
+    if recipe is not None:
+        return load(recipe, overrides)
+    if task is not None:
+        stage = {"checkpoint": {"kind": "sft", "steps": 1}}  # a recipe needs a stage; this one is never run
+        return parse({"name": "checkpoint", "task": {"name": task}, "stage": stage}, overrides)
+    if run is None:
+        raise UserError("this checkpoint lies in no run folder, so its task is unknown; add --task NAME or --recipe FILE")
+    return load(run / "recipe.toml", overrides)
+
+
+def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = None,
+                    overrides: Mapping[str, Any] | None = None) -> Opened:
+    """Load what `target` names. Raises UserError, also if the model does not fit the task."""
+    folder, run = locate(target)
+    config = recipe_for(run, recipe, task, overrides or {})
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    machine.keep_freed_memory()
+    plays = make_task(config)
+    gold = make_judge(config.gold)
+    model = hf.load(folder)
+    _check_fits(model, plays, folder)
+    engine = Engine(model, compute_dtype(config), config.slots)
+    engine.load(_optimizer_steps(folder))
+    return Opened(folder, config, plays, gold, engine)
+
+
+def _check_fits(model: Decoder, task: Task, folder: Path) -> None:
+    c, words = model.config, len(task.tokenizer())
+    check(c.vocab_size == words, f"checkpoint {str(folder)!r} knows {c.vocab_size} tokens and task {task.name} has {words}; "
+                                 "it was made for another task")
+    check(c.max_position_embeddings >= task.max_tokens, f"checkpoint {str(folder)!r} reads at most "
+          f"{c.max_position_embeddings} tokens and an episode of {task.name} needs {task.max_tokens}; shorten the task")
+
+
+def _optimizer_steps(folder: Path) -> int:
+    """Dice are thrown per policy version: with the same version a measurement gives the run's own numbers to the last digit."""
+    return checkpoint.load_steps(folder) if (folder / checkpoint.FILE).is_file() else 0
+
+
+def measurements(opened: Opened, prompts: Sequence[Prompt], opponents: Sequence[str], decodes: Sequence[str], seed: int,
+                 progress: Callable[[str, int, int], None]) -> Iterator[dict[str, Any]]:
+    """One record per opponent and decoding. progress(what, episodes done, all of them)."""
+    for opponent in opponents:
+        for decode in decodes:
+
+            def play(prompts: Sequence[Prompt], o: str = opponent, d: str = decode) -> tuple[list[Trajectory], Usage]:
+                return rollout(opened.engine, opened.task, prompts, temperature=DECODES[d], opponent=o, seed=1 + seed,
+                               progress=lambda done, of: progress(f"{d} vs {o}", done, of))
+
+            m: Measurement = measure(opened.task, play, prompts, {"gold": opened.gold.score})
+            yield {"checkpoint": str(opened.folder), "task": opened.task.name, "metric": opened.task.headline,
+                   "decode": decode, "opponent": opponent, "seed": seed, **m.record()}

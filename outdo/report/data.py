@@ -1,0 +1,196 @@
+"""The run folder as a reader sees it: everything that the page needs, nothing of training.
+
+Works on a finished run, on one that is still going and on one that was interrupted; whatever is not there yet is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outdo import files
+from outdo.errors import UserError, check
+from outdo.recipe import Plugin, Recipe, Sft
+from outdo.recipe import load as load_recipe
+from outdo.report.format import number
+
+Row = dict[str, Any]
+FLOPS = ("prefill", "decode", "judge", "reference", "update")
+COLOURS = 10  # style.css has --c0 .. --c9; further stages take them again, told apart by dash and marker
+_FIRST_OF_KIND = {"sft": 1, "rl": 2, "rejection": 3}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's files. `spent` is the share of its budget, None where that cannot be told."""
+
+    name: str
+    kind: str
+    source: str | None
+    judge: Plugin | None  # what trains it; None for imitation
+    colour: int
+    done: bool
+    spent: float | None
+    metrics: list[Row]
+    events: list[Row]
+    evaluations: list[Row]
+    episodes: list[Row]  # kept from the last evaluation; what was sampled for training is left out
+
+    @property
+    def started(self) -> bool:
+        return bool(self.events or self.evaluations or self.metrics)
+
+    @property
+    def trained(self) -> list[Row]:
+        """Ledger events of the stage's own work that count: neither evaluation nor steps that were done again."""
+        return [e for e in self.events if e.get("what") == "train" and not e.get("redone")]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run folder. `players` and `ledger` have summary.json's shape, also where there is no summary.json yet."""
+
+    folder: Path
+    recipe: Recipe
+    recipe_text: str
+    environment: Row
+    finished: bool
+    players: list[Row]
+    ledger: dict[str, Row]
+    verdicts: list[Row]
+    stages: dict[str, Stage]
+
+    @property
+    def opponent(self) -> str:
+        """The first opponent: the one that every evaluation along the way was played against."""
+        rows = [e for s in self.stages.values() for e in s.evaluations] or [p["extra"] for p in self.players]
+        return str(rows[0].get("opponent", "none")) if rows else "none"
+
+    @property
+    def teacher(self) -> str:
+        """Name of the reference player that imitation imitates."""
+        return next((s.player for s in self.recipe.stage.values() if isinstance(s, Sft)), "teacher")
+
+    @property
+    def metric(self) -> str:
+        """What a player's value measures, in words."""
+        name = str(self.players[0].get("metric", "score")).split(" vs ")[0] if self.players else "score"
+        return "games won" if name == "win" else name
+
+
+def read(folder: Path) -> RunData:
+    """Read a run folder. Raises UserError if it is none."""
+    recipe_file = folder / "recipe.toml"
+    check(recipe_file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that outdo run "
+                                 "printed")
+    recipe = load_recipe(recipe_file)
+    colours = stage_colours(recipe)
+    stages = {name: _stage(folder, recipe, name, colours[name]) for name in recipe.order()}
+    summary = _json(folder / "summary.json")
+    players = _rows(summary.get("players")) or _players(folder, recipe, stages)
+    ledger = summary.get("ledger") if isinstance(summary.get("ledger"), dict) else None
+    return RunData(
+        folder=folder,
+        recipe=recipe,
+        recipe_text=recipe_file.read_text(),
+        environment=_json(folder / "environment.json"),
+        finished=bool(summary) and all(s.done for s in stages.values()),
+        players=[{**p, "extra": p["extra"] if isinstance(p.get("extra"), dict) else {}} for p in players],
+        ledger={k: v for k, v in (ledger or {n: _bill(s) for n, s in stages.items()}).items() if isinstance(v, dict)},
+        verdicts=_rows(summary.get("verdicts")),
+        stages=stages,
+    )
+
+
+def stage_colours(recipe: Recipe) -> dict[str, int]:
+    """One palette index per stage, the same in every chart: grey to start from, then by what the stage does."""
+    out: dict[str, int] = {}
+    for name in recipe.order():
+        kind = recipe.stage[name].kind
+        wanted = 0 if kind == "pretrain" else _FIRST_OF_KIND[kind]
+        if kind != "pretrain" and wanted in out.values():
+            wanted = next((i for i in range(4, COLOURS) if i not in out.values()), 4 + len(out) % (COLOURS - 4))
+        out[name] = wanted
+    return out
+
+
+def flops(event: Row) -> float:
+    """All FLOPs of a ledger event."""
+    return sum(number(event.get(f"{kind}_flops")) or 0.0 for kind in FLOPS)
+
+
+def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
+    config, at = recipe.stage[name], folder / "stages" / name
+    judge = None if config.kind in ("pretrain", "sft") else (getattr(config, "judge", None) or recipe.judge)
+    episodes = [e for e in files.read_lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
+    out = Stage(name, config.kind, config.source, judge, colour, (at / "done.json").is_file(), None,
+                list(files.read_lines(at / "metrics.jsonl")), list(files.read_lines(at / "ledger.jsonl")),
+                list(files.read_lines(at / "evaluations.jsonl")), episodes)
+    return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
+
+
+def _spent(recipe: Recipe, stage: Stage) -> float | None:
+    """As `stages.loop.Loop.spent`: the larger share of the FLOP budget and of the step budget."""
+    budget, steps = recipe.budget_flops(stage.name), recipe.stage[stage.name].steps
+    shares = [sum(flops(e) for e in stage.trained) / budget] if budget else []
+    shares += [len(stage.metrics) / steps] if steps else []
+    return min(max(shares), 1.0) if shares else None
+
+
+def _players(folder: Path, recipe: Recipe, stages: dict[str, Stage]) -> list[Row]:
+    """summary.json's rows for a run that has none yet: the newest evaluation of each stage, decoding and opponent."""
+    out: list[Row] = []
+    for stage in stages.values():
+        newest: dict[tuple[str, str], Row] = {}
+        for e in stage.evaluations:
+            newest[str(e.get("decode")), str(e.get("opponent"))] = e
+        for e in newest.values():
+            out.append(_player(stage.name, stage.name, str(e.get("decode")), e, recipe.seed, e.get("judging")))
+    for e in files.read_lines(folder / "players.jsonl"):
+        name = str(e.get("player"))
+        out.append(_player(name, None, "sampled" if name == "random" else "greedy", e, recipe.seed, None))
+    return out
+
+
+def _player(name: str, stage: str | None, decode: str, e: Row, seed: int, judging: Any) -> Row:
+    extra = {**(e.get("extra") or {}), "opponent": e.get("opponent"), "judging": judging}
+    return {"name": name, "stage": stage, "decode": decode, "metric": f"win vs {e.get('opponent')}",
+            "value": e.get("value"), "ci95": e.get("ci95"), "n": e.get("n"), "seeds": [seed], "extra": extra}
+
+
+def _bill(stage: Stage) -> Row:
+    """As summary.json's ledger, from the events so far."""
+    kept = stage.trained
+    redone = [e for e in stage.events if e.get("what") == "train" and e.get("redone")]
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes", "wall_s",
+              "cpu_s")
+    return {
+        **{f: _sum(kept, f) for f in fields},
+        "flops": {kind: _sum(kept, f"{kind}_flops") for kind in FLOPS},
+        "peak_rss_bytes": max((number(e.get("peak_rss_bytes")) or 0.0 for e in stage.events), default=0.0),
+        "overhead_wall_s": _sum((e for e in stage.events if e.get("what") != "train"), "wall_s"),
+        "redone_flops": sum(flops(e) for e in redone),
+        "redone_wall_s": _sum(redone, "wall_s"),
+    }
+
+
+def _sum(events: Iterable[Row], name: str) -> float:
+    return sum(number(e.get(name)) or 0.0 for e in events)
+
+
+def _rows(value: Any) -> list[Row]:
+    return [x for x in value if isinstance(x, dict)] if isinstance(value, list) else []
+
+
+def _json(path: Path) -> Row:
+    """A JSON object, empty if the file is not there. Raises UserError if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        value = files.read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{str(path)!r} is not valid JSON ({e}); write it again with outdo compare, or delete it") from None
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,207 @@
+"""What the templates show, section by section: plain rows and words, worked out from a run folder's data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outdo.recipe import Rl, Sft
+from outdo.report import format as show
+from outdo.report.curves import proxy
+from outdo.report.data import FLOPS, Row, RunData, Stage
+from outdo.report.format import number, pair
+
+VERDICTS = ("supported", "contradicted", "not distinguishable", "not measurable here", "inconclusive")
+RULES = {"rule_known_best": "Best behaviour known, training must be cheap", "rule_unknown_best": "Best behaviour unknown",
+         "rule_preferences": "Only preferences can tell", "rule_dense": "Dense feedback exists"}
+ENDINGS = ("win", "stalemate", "material", "repetition", "move_limit", "illegal")  # in the stacked bars' order
+# extra field -> column title, number format, what it means
+COLUMNS = {
+    "illegal": ("Illegal", "percent", "share of games that ended because the model wrote no legal move"),
+    "excess_moves": ("Excess moves", "plain", "own moves beyond the shortest win, mean over games won"),
+    "teacher_agreement": ("Teacher agreement", "percent", "share of own moves that the teacher would have played"),
+    "optimal_agreement": ("Optimal moves", "percent", "share of own moves that keep the distance to the goal optimal"),
+    "moves": ("Moves", "plain", "own moves per game"),
+    "stalemate": ("Stalemate", "percent", "share of games drawn by stalemate"),
+    "material": ("Piece lost", "percent", "share of games drawn because the winning piece was lost"),
+    "repetition": ("Repetition", "percent", "share of games drawn by repetition"),
+    "move_limit": ("Move limit", "percent", "share of games that ran out of moves"),
+    "reward": ("Training reward", "plain", "mean score by the judge that trained the stage"),
+    "gold": ("Gold", "plain", "mean score by the gold judge, which never trains"),
+}
+_FIRST_COLUMNS = 4  # of COLUMNS; the rest are shown on demand
+
+
+def verdict_class(word: object) -> str:
+    """CSS class of a verdict, from a fixed list: nothing of a file's text becomes an attribute."""
+    return str(word).replace(" ", "-") if word in VERDICTS else "inconclusive"
+
+
+def verdicts(run: RunData) -> dict[str, list[Row]]:
+    """Verdicts by place on the page: the four business rules, the price, and every other claim."""
+    out: dict[str, list[Row]] = {"rules": [], "cost": [], "claims": []}
+    for v in run.verdicts:
+        id = str(v.get("id", ""))
+        place = "rules" if id.startswith("rule_") else "cost" if id == "cost_ratio" else "claims"
+        out[place].append({"id": id, "claim": str(v.get("claim", "")), "verdict": str(v.get("verdict", "")),
+                           "class": verdict_class(v.get("verdict")), "text": str(v.get("text", "")),
+                           "evidence": evidence(v.get("evidence"))})
+    order = {word: i for i, word in enumerate(VERDICTS)}
+    out["claims"].sort(key=lambda v: order.get(v["verdict"], len(VERDICTS)))
+    out["rules"].sort(key=lambda v: list(RULES).index(v["id"]) if v["id"] in RULES else len(RULES))
+    return out
+
+
+def evidence(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """Any JSON as (label, number with interval) lines."""
+    if isinstance(value, dict) and "value" in value:
+        interval, n = pair(value.get("ci95")), number(value.get("n"))
+        text = show.plain(value["value"])
+        text += f" [{show.plain(interval[0])}, {show.plain(interval[1])}]" if interval else ""
+        text += f", n = {show.count(n)}" if n is not None else ""
+        return [(path, text + (f", {_seeds(value['seeds'])}" if "seeds" in value else ""))]
+    if isinstance(value, dict):
+        return [line for k, v in value.items() for line in evidence(v, f"{path} · {k}" if path else str(k))]
+    interval = pair(value)
+    if interval:
+        return [(path, f"[{show.plain(interval[0])}, {show.plain(interval[1])}]")]
+    if isinstance(value, list):
+        return [(path, ", ".join(x if isinstance(x, str) else show.plain(x) for x in value))]
+    return [] if value is None and not path else [(path, value if isinstance(value, str) else show.plain(value))]
+
+
+def _seeds(value: object) -> str:
+    n = len(value) if isinstance(value, list) else number(value)
+    return f"{show.count(n)} training seed{'' if n == 1 else 's'}"
+
+
+def headline(run: RunData) -> list[Row]:
+    """The big numbers: the teacher, the imitation that reinforcement starts from, its equal-budget rival, reinforcement."""
+    config = run.recipe.stage
+    rl = next((n for n, s in config.items() if isinstance(s, Rl) and not proxy(run, run.stages[n]) and s.source), None)
+    rl = rl or next((n for n, s in config.items() if isinstance(s, Rl)), None)
+    source = config[rl].source if rl else None
+    sfts = [n for n, s in config.items() if isinstance(s, Sft)]
+    imitation = source if source in sfts else next(iter(sfts), None)
+    rival = next((n for n in sfts if rl and n != imitation and config[n].source == source), None)
+    rejection = next((n for n, s in config.items() if s.kind == "rejection" and s.source == source), None)
+    cards = [{"role": "The teacher", "name": run.teacher, "colour": 10, "stage": None,
+              "note": "plays by a fixed rule; imitation copies it"}]
+    for role, name, note in (("Imitation (SFT)", imitation, "copies the teacher's games"),
+                             ("More imitation", rival, "the same, and then on with the budget that reinforcement gets"),
+                             ("Rejection", rejection, "imitates its own wins, again and again"),
+                             ("Reinforcement (RL)", rl, "plays, is judged by the result, does more of what won")):
+        if name:
+            cards.append({"role": role, "name": name, "colour": run.stages[name].colour, "stage": name, "note": note})
+    for card in cards:
+        card["values"] = [_big(p) for p in run.players if p.get("stage") == card["stage"] and p.get("name") == card["name"]
+                          and p["extra"].get("opponent") == run.opponent]
+    return [c for c in cards if c["values"] or c["stage"]]
+
+
+def _big(p: Row) -> Row:
+    return {"decode": str(p.get("decode")), "value": number(p.get("value")), "ci95": pair(p.get("ci95")), "n": p.get("n"),
+            "seeds": p.get("seeds"), "fixed": p.get("stage") is None}
+
+
+def table(run: RunData) -> dict[str, Any]:
+    """All players: columns that at least one row fills, and rows for the template."""
+    present = [k for k in COLUMNS if any(number(p["extra"].get(k)) is not None for p in run.players)]
+    other = sorted({k for p in run.players for k, v in p["extra"].items() if number(v) is not None} - set(COLUMNS))
+    first = list(COLUMNS)[:_FIRST_COLUMNS]
+    columns = [{"key": k, "title": COLUMNS[k][0], "format": COLUMNS[k][1], "note": COLUMNS[k][2], "more": k not in first}
+               for k in present]
+    columns += [{"key": k, "title": k.replace("_", " "), "format": "plain", "note": "as the task reports it", "more": True}
+                for k in other]
+    rows = []
+    for p in run.players:
+        judging = p["extra"].get("judging")
+        stage = run.stages.get(str(p.get("stage")))
+        rows.append({
+            "name": str(p.get("name", "")), "colour": stage.colour if stage else None, "kind": stage.kind if stage else "player",
+            "decode": str(p.get("decode", "")), "opponent": str(p["extra"].get("opponent", "none")),
+            "value": number(p.get("value")), "ci95": pair(p.get("ci95")), "n": number(p.get("n")),
+            "seeds": p.get("seeds") if isinstance(p.get("seeds"), list) else [],
+            "cells": [number(p["extra"].get(c["key"])) for c in columns],
+            "judging": number(judging.get("value")) if isinstance(judging, dict) else None,
+            "judging_ci": pair(judging.get("ci95")) if isinstance(judging, dict) else None,
+            "judging_n": number(judging.get("n")) if isinstance(judging, dict) else None,
+        })
+    return {"columns": columns, "rows": rows, "opponents": list(dict.fromkeys(r["opponent"] for r in rows)),
+            "decodes": list(dict.fromkeys(r["decode"] for r in rows)), "judging": any(r["judging"] is not None for r in rows),
+            "more": any(c["more"] for c in columns)}
+
+
+def bill(run: RunData) -> dict[str, Any]:
+    """What each stage spent, and the widths of its bars relative to the dearest stage."""
+    environment = run.environment
+    peaks, dtype = environment.get("gemm_peak_flops_per_s"), environment.get("compute_dtype")
+    peak = number(peaks.get(dtype)) if isinstance(peaks, dict) else None
+    rows = []
+    for name, entry in run.ledger.items():
+        kinds = entry.get("flops") if isinstance(entry.get("flops"), dict) else {}
+        parts = [(k, number(kinds.get(k)) or 0.0) for k in FLOPS]
+        total, wall = sum(x for _, x in parts), number(entry.get("wall_s"))
+        stage = run.stages.get(name)
+        rows.append({**entry, "name": name, "parts": parts, "total": total, "colour": stage.colour if stage else 0,
+                     "done": bool(stage and stage.done), "started": bool(stage and stage.started) or total > 0,
+                     "peak_share": total / wall / peak if wall and peak and total else None})
+    rows = [r for r in rows if r["started"]]
+    most = max((r["total"] for r in rows), default=0.0) or 1.0
+    slowest = max((_seconds_of(r) for r in rows), default=0.0) or 1.0
+    for r in rows:
+        r["widths"] = [(k, 100 * x / most, x) for k, x in r["parts"] if x > 0]
+        r["second_widths"] = [(k, 100 * (number(r.get(k)) or 0.0) / slowest, number(r.get(k)) or 0.0)
+                              for k in ("wall_s", "overhead_wall_s")]
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "wall_s", "overhead_wall_s",
+              "redone_wall_s", "redone_flops")
+    sums = {f: sum(number(r.get(f)) or 0.0 for r in rows) for f in fields}
+    return {"rows": rows, "sums": {**sums, "total": sum(r["total"] for r in rows)}, "peak": peak, "dtype": dtype}
+
+
+def _seconds_of(row: Row) -> float:
+    return (number(row.get("wall_s")) or 0.0) + (number(row.get("overhead_wall_s")) or 0.0)
+
+
+def gap(run: RunData) -> list[Row]:
+    """Per stage: how often it recognises a win and how often it wins, sampled and greedy, against the first opponent."""
+    out = []
+    for stage in run.stages.values():
+        mine = [p for p in run.players if p.get("stage") == stage.name and p["extra"].get("opponent") == run.opponent]
+        judged = next((p["extra"]["judging"] for p in mine if isinstance(p["extra"].get("judging"), dict)), None)
+        if judged and number(judged.get("value")) is not None:
+            wins = [{"decode": str(p.get("decode")), "value": number(p.get("value")), "ci95": pair(p.get("ci95"))} for p in mine]
+            out.append({"name": stage.name, "colour": stage.colour, "judging": number(judged["value"]),
+                        "judging_ci": pair(judged.get("ci95")), "pairs": judged.get("n"),
+                        "wins": [w for w in wins if w["value"] is not None], "n": mine[0].get("n")})
+    return out
+
+
+def gaming(run: RunData, stage: Stage) -> dict[str, Any]:
+    """What happened to reward and gold while `stage` was trained on another judge than the gold one; sampled play."""
+    rows = [e for e in stage.evaluations if e.get("decode") == "sampled" and e.get("opponent") == run.opponent]
+    ends = [(e.get("extra") or {}) for e in (rows[0], rows[-1])] if rows else [{}, {}]
+    n = number(rows[-1].get("n")) if rows else None
+    # A score in [0, 1] has a variance of at most 1/4: an unpaired difference of two means has this 95 % half-width at most.
+    margin = 1.96 * (0.5 / n) ** 0.5 if n else None
+    changes = {what: _change(number(ends[0].get(what)), number(ends[1].get(what)), margin) for what in ("reward", "gold")}
+    title = "No evaluations yet" if not rows else ", ".join(f"{w} {c['word']}" for w, c in changes.items())
+    return {"name": stage.name, "judge": stage.judge.name if stage.judge else "", "gold_name": run.recipe.gold.name,
+            "colour": stage.colour, "title": title[:1].upper() + title[1:], "margin": margin, "n": n,
+            "gamed": changes["reward"]["word"] == "up" and changes["gold"]["word"] == "down", **changes,
+            "endings": [_endings(e) for e in (rows[:1] + rows[-1:] if len(rows) > 1 else rows)]}
+
+
+def _change(before: float | None, after: float | None, margin: float | None) -> Row:
+    if before is None or after is None or margin is None:
+        return {"before": before, "after": after, "word": "unknown"}
+    outside = not (0 <= before <= 1 and 0 <= after <= 1)  # no bound on the variance: no claim
+    word = "unknown" if outside else "up" if after - before > margin else "down" if before - after > margin else "flat"
+    return {"before": before, "after": after, "word": word}
+
+
+def _endings(e: Row) -> Row:
+    """Shares of how games ended at one evaluation."""
+    extra = {**(e.get("extra") or {}), "win": e.get("value")}
+    shares = [(k, max(0.0, number(extra.get(k)) or 0.0)) for k in ENDINGS]
+    total = max(sum(x for _, x in shares), 1.0)
+    return {"step": e.get("step"), "shares": [(k, 100 * x / total, x) for k, x in shares if x > 0]}
