@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Replace the file's content atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        with temporary.open("w") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 
@@ -32,8 +37,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     temporary.mkdir(parents=True)
     try:
         fill(temporary)
-    except BaseException:
+    except BaseException as e:
         shutil.rmtree(temporary, ignore_errors=True)
+        if (cause := _system_error(e)) is not None and cause is not e:
+            raise cause from e
         raise
     for file in temporary.rglob("*"):
         if file.is_file():
@@ -42,6 +49,17 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     if path.exists():
         shutil.rmtree(path)
     temporary.replace(path)
+
+
+def _system_error(e: BaseException) -> OSError | None:
+    """The system's error (disk full, ...) behind a library's: torch has it as context, safetensors as text."""
+    behind: BaseException | None = e if isinstance(e, Exception) else None
+    while behind is not None:
+        if isinstance(behind, OSError):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    number = re.search(r"\(os error (\d+)\)", str(e))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def append_line(path: Path, value: Any) -> None:
@@ -74,6 +92,12 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
     path.replace(grave)
     shutil.rmtree(grave)
+
+
+def sweep(path: Path) -> None:
+    """Delete what a crash left of folders that were being written or deleted inside folder `path`."""
+    for left in [*path.glob(".*.tmp"), *path.glob(".*.gone")]:
+        shutil.rmtree(left)
 
 
 def read_json(path: Path) -> Any:

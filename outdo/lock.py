@@ -1,16 +1,23 @@
-"""One process per run folder: a lock file that names its holder and dies with it."""
+"""A run folder's life: it begins with its first stage, belongs to one process at a time, and can be gone on with."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from outdo.errors import UserError
 
 FILE = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Interrupted(Exception):
+    """Ctrl-C, after everything was saved that could be. Its text says how to go on."""
 
 
 @contextmanager
@@ -47,3 +54,38 @@ def _acquire(file: Path) -> int:
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle
+
+
+@contextmanager
+def new_folder(name: Callable[[], Path]) -> Iterator[Path]:
+    """Make the run folder `name()`; a run that ends before its first stage begins leaves none behind."""
+    while True:
+        folder = name()
+        missing = [p for p in folder.parents if not p.exists()]
+        with suppress(FileExistsError):  # another process took the same free number
+            folder.mkdir(parents=True)
+            break
+    try:
+        yield folder
+    finally:
+        if not (folder / "stages").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in missing:
+                with suppress(OSError):
+                    parent.rmdir()
+
+
+@contextmanager
+def endings(folder: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C and after a full disk."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as e:
+        begun = (folder / "stages").exists()
+        if isinstance(e, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; go on with: outdo run --resume {folder}" if begun else
+                              "interrupted before the first stage; nothing was kept") from None
+        if e.errno not in _FULL:
+            raise
+        again = f"outdo run --resume {folder}" if begun else "start it again"
+        raise UserError(f"disk full while writing to {folder}; free space, then {again}") from e

@@ -86,7 +86,8 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
                 torch.get_num_threads(), _evaluation(recipe, task))
 
 
-def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length, done: bool) -> StagePlan:
+def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length,
+           done: bool) -> StagePlan:
     stage, budget = recipe.stage[name], recipe.budget_flops(name)
     decode, update, batch = _step(stage, task, c, typical)
     per_step = decode + update
@@ -108,8 +109,8 @@ def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length) -> tup
         length = _length(task, stage.player, stage.split, (stage.opponents or task.opponents)[0])
         heads = length.tokens if stage.train_on == "everything" else length.own
         update = update_flops(c, round(length.tokens), round(length.attended), round(heads))
-        tokens = stage.episodes * length.tokens
-        return 0.0, stage.episodes * update, f"{stage.episodes} episodes of {stage.player!r} per step, about {tokens:,.0f} tokens"
+        n = stage.episodes
+        return 0.0, n * update, f"{n} episodes of {stage.player!r} per step, about {n * length.tokens:,.0f} tokens"
     assert isinstance(stage, Rollouts)
     samples = stage.prompts * stage.group_size
     kept = (_KEPT if isinstance(stage, Rejection) else 1.0) * stage.epochs
@@ -147,8 +148,9 @@ def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
 
 def _evaluation(recipe: Recipe, task: Task) -> str:
     e = recipe.evaluation
-    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy, at the start and {e.points} points of each stage against "
-            f"{task.opponents[0]!r}, at its end against {', '.join(_opponents(recipe, task))}; overhead, not in the budgets")
+    everybody = ", ".join(_opponents(recipe, task))
+    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage "
+            f"against {task.opponents[0]}, at its end against {everybody}; charged to no budget")
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ def duration(seconds: float) -> str:
 def render(plan: Plan) -> RenderableType:
     """The plan as a tree of stages with the total underneath."""
     tree = Tree(Text.assemble((plan.name, "bold"), f"  {plan.parameters:,} parameters, {plan.dtype}"))
-    nodes = {None: tree}
+    nodes: dict[str | None, Tree] = {None: tree}
     for s in plan.stages:
         if s.done:
             line = Text(f"{s.name}  done", style="green")
@@ -181,7 +183,8 @@ def render(plan: Plan) -> RenderableType:
     total = Text.assemble("to do: ", (f"{sum(s.flops for s in left):.3g} FLOPs", "bold"), " + ",
                           f"{sum(s.evaluation_flops for s in left):.1e} for evaluations, about ",
                           (duration(plan.seconds), "bold"))
-    basis = (f"estimated from {plan.peak_flops / 1e9:,.0f} GFLOP/s measured ({plan.threads} threads), of which updates are "
-             f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%}, with episodes as long as "
-             "the reference players'; small models reach less")
+    threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
+    basis = (f"times are estimates: {plan.peak_flops / 1e9:,.0f} GFLOP/s measured on {threads}, of which updates are "
+             f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%} (small models reach "
+             "less), and episodes as long as the reference players'")
     return Group(tree, total, Text(f"evaluation: {plan.evaluation}", style="dim"), Text(basis, style="dim"))

@@ -1,39 +1,51 @@
-"""Progress always in sight: what is done, what is left, the latest evaluation. A live display, or plain lines in a pipe."""
+"""Progress always in sight: done, left, the latest evaluation. Live in a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
 
 from outdo.plan import Plan, duration
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message)
 _LINE_EVERY_S = 5.0
+_TICKS = 1000  # of a progress bar
 _ENOUGH = 0.03  # share of a stage after which its own pace says more than the plan
 
 
 class Pace:
     """How far the run is and how long it will take, from what this process has done so far.
 
-    Stages weigh as many seconds as the plan gave them: so a FLOP spent on generating, which takes longer, weighs more. The
+    Stages weigh as many seconds as the plan gave them: a FLOP spent on generating, which takes longer, weighs more. The
     plan's seconds are then scaled by how they turned out so far; a stage well under way is judged by its own pace.
     """
 
-    def __init__(self, plan: Plan, now: float) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.weights = {s.name: max(s.weight, 1e-9) for s in plan.stages}
         self.shares = {s.name: 1.0 if s.done else 0.0 for s in plan.stages}
-        self.started = now
+        self.started: float | None = None  # the first news: what came before it was preparation
         self._before = sum(self.weights[s.name] for s in plan.stages if s.done)  # weight that earlier processes did
         self._stage = ""
-        self._stage_started, self._stage_share = now, 0.0
+        self._stage_started, self._stage_share = 0.0, 0.0
 
     def update(self, stage: str, share: float, now: float) -> None:
         """The stage has reached `share`."""
         share = min(share, 1.0)
+        self.started = now if self.started is None else self.started
         if stage != self._stage:
             # A resumed stage begins where its checkpoint was: that part took this process no time.
             self._stage, self._stage_started, self._stage_share = stage, now, share
@@ -50,7 +62,7 @@ class Pace:
         """Seconds until the run is done; None while nothing is known."""
         left = {n: w * (1.0 - self.shares[n]) for n, w in self.weights.items()}
         done = sum(self.weights[n] * s for n, s in self.shares.items()) - self._before
-        if done <= 0:
+        if self.started is None or done <= 0:
             return None
         pace = (now - self.started) / done
         here, own = self._stage, self.shares[self._stage] - self._stage_share
@@ -63,29 +75,31 @@ class Pace:
 @contextmanager
 def display(console: Console, plan: Plan) -> Iterator[Show]:
     """What to hand to `outdo.run.run` as `show`."""
-    pace = Pace(plan, time.monotonic())
+    pace = Pace(plan)
     if console.is_terminal:
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>5.1f} %"),
-                      TextColumn("{task.fields[text]}"), console=console, refresh_per_second=4) as progress:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24),
+                   TextColumn("{task.percentage:>5.1f} %"), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, console=console, refresh_per_second=4) as progress:
             yield _live(progress, plan, pace)
     else:
         yield _lines(console, pace)
 
 
 def _live(progress: Progress, plan: Plan, pace: Pace) -> Show:
-    whole = progress.add_task("[bold]whole run", total=1.0, completed=pace.overall, text="")
+    whole = progress.add_task("[bold]whole run", total=_TICKS, completed=round(_TICKS * pace.overall), text="")
     rows: dict[str, TaskID] = {}
     for s in plan.stages:
         text = "done before" if s.done else f"about {duration(s.weight)}"
-        rows[s.name] = progress.add_task(s.name, total=1.0, completed=1.0 if s.done else 0.0, text=text)
+        rows[s.name] = progress.add_task(s.name, total=_TICKS, completed=_TICKS * s.done, text=text)
 
     def show(stage: str, share: float, message: str) -> None:
         now = time.monotonic()
         pace.update(stage, share, now)
-        progress.update(rows[stage], completed=min(share, 1.0), **({"text": message} if message else {}))
+        progress.update(rows[stage], completed=_TICKS * min(share, 1.0))
+        if message:
+            progress.update(rows[stage], text=message)
         left = pace.left_s(now)
-        text = "" if left is None else f"{duration(left)} left" if pace.overall < 1.0 else duration(now - pace.started)
-        progress.update(whole, completed=pace.overall, text=text)
+        progress.update(whole, completed=_TICKS * pace.overall, text="" if left is None else f"{duration(left)} left")
 
     return show
 
@@ -106,3 +120,48 @@ def _lines(console: Console, pace: Pace) -> Show:
                       soft_wrap=True)
 
     return show
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """For work that counts its items: call it with (what, how many are done, how many there are)."""
+    if not console.is_terminal:
+        yield lambda what, done, of: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
+
+
+def results(summary: dict[str, Any]) -> Table:
+    """summary.json's players: one row per player and decoding, one column per opponent."""
+    return _pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
+                  f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}")
+
+
+def measured(records: Sequence[dict[str, Any]]) -> Table:
+    """Records of `outdo.reopen.measurements`."""
+    first = records[0]
+    cells = [(("model", r["decode"]), r["opponent"], r) for r in records]
+    return _pivot(cells, f"{first['task']}: {first['checkpoint']}")
+
+
+def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: str) -> Table:
+    opponents = list(dict.fromkeys(opponent for _, opponent, _ in cells))
+    sizes = sorted({c["n"] for _, _, c in cells})
+    n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    table = Table(title=title, title_justify="left", caption=f"share won with 95 % interval, n = {n} prompts each",
+                  caption_justify="left")
+    for header in ("player", "decoding", *(f"vs {o}" for o in opponents)):
+        table.add_column(header, justify="left" if header in ("player", "decoding") else "right")
+    for row in dict.fromkeys(row for row, _, _ in cells):
+        found = {o: c for r, o, c in cells if r == row}
+        table.add_row(*row, *(_interval(found[o]) if o in found else "" for o in opponents))
+    return table
+
+
+def _interval(c: dict[str, Any]) -> str:
+    low, high = c["ci95"]
+    return f"{c['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"

@@ -36,7 +36,8 @@ def keys(base: int, counters: NDArray[np.integer]) -> KeyArray:
 
 def uniform(keys_R: KeyArray, counters_R: NDArray[np.integer]) -> NDArray[np.float64]:
     """Draw number counters_R of the streams keys_R, in [0, 1), 53 random bits. Broadcasts."""
-    return (mix(keys_R ^ mix(np.asarray(counters_R).astype(np.uint64))) >> np.uint64(11)) * 2.0**-53
+    bits = mix(keys_R ^ mix(np.asarray(counters_R).astype(np.uint64))) >> np.uint64(11)
+    return bits.astype(np.float64) * np.float64(2.0**-53)
 
 
 def permutation(n: int, base: int) -> NDArray[np.int64]:

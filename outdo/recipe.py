@@ -193,11 +193,11 @@ class Recipe(Table):
                   f"stage name {name!r} is used as a folder; use letters, digits, - and _")
             if stage.source is not None and stage.source not in self.stage:
                 raise UserError(f"stage.{name}.from = {stage.source!r}: no such stage{nearest(stage.source, self.stage)}")
-            seen, at = {name}, stage.source
+            seen, at = [name], stage.source
             while at is not None:
                 check(at not in seen, f"stage.{name} starts from itself ({' <- '.join([*seen, at])}); "
                                       "remove one `from` of the cycle")
-                seen.add(at)
+                seen.append(at)
                 at = self.stage[at].source if at in self.stage else None
             no_end = stage.steps is None and self.budget_flops(name) is None
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")

@@ -38,7 +38,7 @@ class Opened:
 
 
 def locate(target: str) -> tuple[Path, Path | None]:
-    """`CHECKPOINT` or `RUN[:stage]` -> the checkpoint folder, and the run folder it lies in if any. Raises UserError."""
+    """`CHECKPOINT` or `RUN[:stage]` -> its folder and the run folder that it lies in, if any. Raises UserError."""
     path, stage = Path(target), None
     if not path.exists() and ":" in target:
         before, _, stage = target.rpartition(":")
@@ -47,8 +47,8 @@ def locate(target: str) -> tuple[Path, Path | None]:
     if (path / "recipe.toml").is_file():
         return final_checkpoint(path, _stage_of(path, stage)), path
     check(stage is None, f"{str(path)!r} is no run folder (it has no recipe.toml), so it has no stage {stage!r}")
-    check((path / "config.json").is_file(), f"{str(path)!r} is neither a run folder (no recipe.toml) nor a checkpoint (no "
-                                            "config.json); checkpoints lie in RUN/stages/STAGE/checkpoints/")
+    check((path / "config.json").is_file(), f"{str(path)!r} is neither a run folder (no recipe.toml) nor a checkpoint "
+                                            "(no config.json); checkpoints lie in RUN/stages/STAGE/checkpoints/")
     return path, next((p for p in path.resolve().parents if (p / "recipe.toml").is_file()), None)
 
 
@@ -72,7 +72,7 @@ def recipe_for(run: Path | None, recipe: Path | None, task: str | None, override
         stage = {"checkpoint": {"kind": "sft", "steps": 1}}  # a recipe needs a stage; this one is never run
         return parse({"name": "checkpoint", "task": {"name": task}, "stage": stage}, overrides)
     if run is None:
-        raise UserError("this checkpoint lies in no run folder, so its task is unknown; add --task NAME or --recipe FILE")
+        raise UserError("this checkpoint lies in no run folder, so its task is unknown; add --task or --recipe")
     return load(run / "recipe.toml", overrides)
 
 
@@ -94,27 +94,35 @@ def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = 
 
 def _check_fits(model: Decoder, task: Task, folder: Path) -> None:
     c, words = model.config, len(task.tokenizer())
-    check(c.vocab_size == words, f"checkpoint {str(folder)!r} knows {c.vocab_size} tokens and task {task.name} has {words}; "
-                                 "it was made for another task")
+    check(c.vocab_size == words, f"checkpoint {str(folder)!r} knows {c.vocab_size} tokens and task {task.name} has "
+                                 f"{words}; it was made for another task")
     check(c.max_position_embeddings >= task.max_tokens, f"checkpoint {str(folder)!r} reads at most "
           f"{c.max_position_embeddings} tokens and an episode of {task.name} needs {task.max_tokens}; shorten the task")
 
 
 def _optimizer_steps(folder: Path) -> int:
-    """Dice are thrown per policy version: with the same version a measurement gives the run's own numbers to the last digit."""
+    """Dice are thrown per policy version: with the same version a measurement gives the run's own numbers again."""
     return checkpoint.load_steps(folder) if (folder / checkpoint.FILE).is_file() else 0
 
 
-def measurements(opened: Opened, prompts: Sequence[Prompt], opponents: Sequence[str], decodes: Sequence[str], seed: int,
+def measurements(opened: Opened, opponents: Sequence[str], decodes: Sequence[str], n: int | None, seed: int,
                  progress: Callable[[str, int, int], None]) -> Iterator[dict[str, Any]]:
-    """One record per opponent and decoding. progress(what, episodes done, all of them)."""
-    for opponent in opponents:
+    """One record per opponent and decoding. Opponents and number of prompts are the recipe's unless given.
+
+    progress(what, episodes done, all of them). Raises UserError.
+    """
+    task, e = opened.task, opened.recipe.evaluation
+    for name in opponents:
+        check(name in task.opponents, f"--opponent {name!r}: task {task.name} has no such name"
+                                      f"{nearest(name, list(task.opponents))}")
+    prompts = task.prompts(e.split, n or e.prompts, seed)
+    for opponent in opponents or e.opponents or task.opponents:
         for decode in decodes:
 
             def play(prompts: Sequence[Prompt], o: str = opponent, d: str = decode) -> tuple[list[Trajectory], Usage]:
-                return rollout(opened.engine, opened.task, prompts, temperature=DECODES[d], opponent=o, seed=1 + seed,
+                return rollout(opened.engine, task, prompts, temperature=DECODES[d], opponent=o, seed=1 + seed,
                                progress=lambda done, of: progress(f"{d} vs {o}", done, of))
 
-            m: Measurement = measure(opened.task, play, prompts, {"gold": opened.gold.score})
-            yield {"checkpoint": str(opened.folder), "task": opened.task.name, "metric": opened.task.headline,
-                   "decode": decode, "opponent": opponent, "seed": seed, **m.record()}
+            m: Measurement = measure(task, play, prompts, {"gold": opened.gold.score})
+            yield {"checkpoint": str(opened.folder), "task": task.name, "metric": task.headline, "decode": decode,
+                   "opponent": opponent, "seed": seed, **m.record()}

@@ -119,8 +119,8 @@ def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig
     check(m.width % m.heads == 0, f"model.width = {m.width} is not divisible by model.heads = {m.heads}")
     kv = m.kv_heads or m.heads
     check(m.heads % kv == 0, f"model.heads = {m.heads} is not divisible by model.kv_heads = {kv}")
-    check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions need "
-                                       "an even head size")
+    check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions "
+                                       "need an even head size")
     context = m.context or task.max_tokens
     check(context >= task.max_tokens, f"model.context = {context} is shorter than the longest {task.name} episode, "
           f"{task.max_tokens} tokens; raise model.context or shorten the task")
@@ -147,8 +147,8 @@ def final_checkpoint(folder: Path, stage: str) -> Path:
     """The last checkpoint of a finished stage. Raises UserError if the stage is not finished."""
     stage_folder = folder / "stages" / stage
     done = stage_folder / "done.json"
-    check(done.exists(), f"stage {stage!r} of {folder} is not finished; resume the run first: outdo run --resume {folder}")
-    return stage_folder / files.read_json(done)["checkpoint"]
+    check(done.exists(), f"stage {stage!r} of {folder} is not finished; go on with it: outdo run --resume {folder}")
+    return stage_folder / str(files.read_json(done)["checkpoint"])
 
 
 def judging_pairs(task: Task, heldout: Sequence[Prompt]) -> tuple[list[Any], int | None]:
@@ -174,6 +174,8 @@ def measure_players(state: Run) -> None:
     lines = []
     for player in names:
         for opponent in opponents:
+            if state.interrupted:
+                raise KeyboardInterrupt
 
             def play(prompts: Sequence[Prompt], p: str = player, o: str = opponent) -> tuple[list[Trajectory], Usage]:
                 return state.task.play(p, prompts, luck(prompts, 1), o), Usage()
@@ -197,7 +199,7 @@ def new_folder(recipe: Recipe, out: Path | None) -> Path:
 def resume_recipe(folder: Path) -> Recipe:
     """The recipe of an existing run folder."""
     file = folder / "recipe.toml"
-    check(file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that outdo run printed")
+    check(file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give what outdo run printed")
     return load_recipe(file)
 
 

@@ -56,7 +56,9 @@ def prompts(lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: in
     return [Prompt(f"toy/{seed}/{i}", rng.integers(0, vocab_size, n)) for i, n in enumerate(lengths)]
 
 
-def samples(lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: int = 0, share: float = 0.5) -> list[Sample]:
+def samples(
+    lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: int = 0, share: float = 0.5
+) -> list[Sample]:
     """Random sequences of which about `share` trains, with random advantages and old log-probabilities."""
     rng = np.random.default_rng(seed)
     out = []
@@ -76,8 +78,8 @@ def as_sample(t: Trajectory, advantage: float = 1.0) -> Sample:
 class Ragged:
     """An environment whose every turn differs from row to row and depends on the reply alone.
 
-    The observation after a reply holds (sum of the reply) mod `longest` tokens, so its length runs from 0 to longest - 1;
-    the episode is done after 1 + (first token of the prompt) mod `turns` turns. It remembers every reply it was given.
+    The observation after a reply holds (sum of the reply) mod `longest` tokens, so its length runs from 0 to
+    longest - 1; the episode is done after 1 + (first token of the prompt) mod `turns` turns. It remembers every reply.
     """
 
     def __init__(self, prompts: Sequence[Prompt], group_size: int, longest: int = 6, turns: int = 4) -> None:

@@ -41,6 +41,9 @@ class Algorithm(ABC):
     Config: ClassVar[type[Options]] = Options
     on_policy: ClassVar[bool] = True  # whether old_logprobs are needed
 
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config or self.Config()
+
     def advantages(self, values: Sequence[float | None]) -> list[float | None] | None:
         """Scores of one group -> one advantage per trajectory; None for a trajectory that trains nothing.
 

@@ -45,8 +45,7 @@ class Grpo(Algorithm):
         clip_high: float = Field(default=0.28, gt=0)
         scale: Literal["none", "group"] = "none"  # divide advantages by the group's standard deviation
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config = config or self.Config()
+    config: Config
 
     def advantages(self, values: Sequence[float | None]) -> list[float | None] | None:
         """See `Algorithm.advantages`."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from outdo.types import Score, Trajectory
+from outdo.types import Finish, Score, Trajectory
 
 
 class Options(BaseModel):
@@ -35,3 +35,11 @@ class Judge(ABC):
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """One score per trajectory, in order."""
+
+
+def unjudgeable(t: Trajectory, *facts: str) -> Score | None:
+    """`Score(None, reason)` if the episode broke or its info lacks one of the facts, else None: go on and judge it."""
+    if t.finish == Finish.ERROR:
+        return Score(None, "the episode broke")
+    missing = [name for name in facts if t.info.get(name) is None]
+    return Score(None, f"the task reports no {', '.join(missing)}") if missing else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outdo.judges.base import Judge
+from outdo.judges.base import Judge, unjudgeable
 from outdo.types import Score, Trajectory
 
 
@@ -21,8 +21,8 @@ class Confinement(Judge):
         return [self._one(t) for t in trajectories]
 
     def _one(self, t: Trajectory) -> Score:
-        if "confinement" not in t.info:
-            return Score(None, "the task reports no confinement")
+        if (no := unjudgeable(t, "confinement", "result")) is not None:
+            return no
         if t.info["result"] == "illegal":
             return Score(0.0, "illegal move")
         return Score(float(t.info["confinement"]), f"{t.info['confinement']:.2f} of the board denied")

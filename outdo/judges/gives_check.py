@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outdo.judges.base import Judge
+from outdo.judges.base import Judge, unjudgeable
 from outdo.types import Score, Trajectory
 
 
@@ -21,7 +21,7 @@ class GivesCheck(Judge):
         return [self._one(t) for t in trajectories]
 
     def _one(self, t: Trajectory) -> Score:
-        if "checks" not in t.info:
-            return Score(None, "the task reports no checks")
+        if (no := unjudgeable(t, "checks", "moves", "result")) is not None:
+            return no
         moves = int(t.info["moves"]) + (t.info["result"] == "illegal")
         return Score(int(t.info["checks"]) / max(moves, 1), f"{t.info['checks']} checks in {moves} moves")

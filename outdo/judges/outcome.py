@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outdo.judges.base import Judge, Options
-from outdo.types import Finish, Score, Trajectory
+from outdo.judges.base import Judge, Options, unjudgeable
+from outdo.types import Score, Trajectory
 
 
 class Outcome(Judge):
@@ -25,7 +25,6 @@ class Outcome(Judge):
         return [self._one(t) for t in trajectories]
 
     def _one(self, t: Trajectory) -> Score:
-        result = t.info.get("result")
-        if t.finish == Finish.ERROR or result is None:
-            return Score(None, f"no result ({t.finish.value})")
-        return Score(1.0 if result == self.config.win else 0.0, str(result))
+        if (no := unjudgeable(t, "result")) is not None:
+            return no
+        return Score(1.0 if t.info["result"] == self.config.win else 0.0, str(t.info["result"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outdo import randomness
-from outdo.judges.base import Judge, Options
+from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.types import Score, Trajectory
 
 
@@ -27,7 +27,7 @@ class RandomReward(Judge):
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """See `Judge.score`."""
-        return [Score(float(self._draw(t) < self.config.probability), "coin flip") for t in trajectories]
+        return [unjudgeable(t) or Score(float(self._draw(t) < self.config.probability), "coin flip") for t in trajectories]
 
     def _draw(self, t: Trajectory) -> float:
         return randomness.key(self.config.seed, t.prompt_id, t.sample, t.policy_version) / 2**63

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from outdo import files
 from outdo.types import Usage
 
 
@@ -57,13 +58,15 @@ class Ledger:
             f.write(json.dumps(event) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Mark every event after `step` as redone and count again from there."""
+        """Go back to the checkpoint at `step` (-1: there is none): mark what came after it as redone, count from there.
+
+        Step number `step` itself trained after the checkpoint, but what was evaluated at that number came before it.
+        """
         events = read(self.path)
         for e in events:
-            e["redone"] = bool(e.get("redone")) or e["step"] > step
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(e) + "\n" for e in events))
-        temporary.replace(self.path)
+            first_redone = step if e["what"] == "train" else step + 1
+            e["redone"] = bool(e.get("redone")) or e["step"] >= first_redone
+        files.write_lines(self.path, events)
         self.train = total(e for e in events if e["what"] == "train" and not e["redone"])
 
 

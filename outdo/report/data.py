@@ -6,7 +6,7 @@ Works on a finished run, on one that is still going and on one that was interrup
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from outdo import files
 from outdo.errors import UserError, check
 from outdo.recipe import Plugin, Recipe, Sft
 from outdo.recipe import load as load_recipe
-from outdo.report.format import number
+from outdo.report.format import number, pair
 
 Row = dict[str, Any]
 FLOPS = ("prefill", "decode", "judge", "reference", "update")
 COLOURS = 10  # style.css has --c0 .. --c9; further stages take them again, told apart by dash and marker
+_PLAYER = ("name", "stage", "decode", "metric", "value", "ci95", "n", "seeds")
 _FIRST_OF_KIND = {"sft": 1, "rl": 2, "rejection": 3}
 
 
@@ -46,7 +47,7 @@ class Stage:
     @property
     def trained(self) -> list[Row]:
         """Ledger events of the stage's own work that count: neither evaluation nor steps that were done again."""
-        return [e for e in self.events if e.get("what") == "train" and not e.get("redone")]
+        return [e for e in self.events if e.get("what") == "train" ]
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,22 @@ class RunData:
 def read(folder: Path) -> RunData:
     """Read a run folder. Raises UserError if it is none."""
     recipe_file = folder / "recipe.toml"
-    check(recipe_file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that outdo run "
-                                 "printed")
+    check(recipe_file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that "
+                                 "outdo run printed")
     recipe = load_recipe(recipe_file)
     colours = stage_colours(recipe)
     stages = {name: _stage(folder, recipe, name, colours[name]) for name in recipe.order()}
     summary = _json(folder / "summary.json")
     players = _rows(summary.get("players")) or _players(folder, recipe, stages)
-    ledger = summary.get("ledger") if isinstance(summary.get("ledger"), dict) else None
+    ledger = _dict(summary.get("ledger")) or {name: _bill(stage) for name, stage in stages.items()}
     return RunData(
         folder=folder,
         recipe=recipe,
         recipe_text=recipe_file.read_text(),
         environment=_json(folder / "environment.json"),
         finished=bool(summary) and all(s.done for s in stages.values()),
-        players=[{**p, "extra": p["extra"] if isinstance(p.get("extra"), dict) else {}} for p in players],
-        ledger={k: v for k, v in (ledger or {n: _bill(s) for n, s in stages.items()}).items() if isinstance(v, dict)},
+        players=[_checked(p) for p in players],
+        ledger={name: entry for name, entry in ledger.items() if isinstance(entry, dict)},
         verdicts=_rows(summary.get("verdicts")),
         stages=stages,
     )
@@ -125,10 +126,10 @@ def flops(event: Row) -> float:
 def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
     config, at = recipe.stage[name], folder / "stages" / name
     judge = None if config.kind in ("pretrain", "sft") else (getattr(config, "judge", None) or recipe.judge)
-    episodes = [e for e in files.read_lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
+    episodes = [e for e in _lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
+    evaluations = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")]
     out = Stage(name, config.kind, config.source, judge, colour, (at / "done.json").is_file(), None,
-                list(files.read_lines(at / "metrics.jsonl")), list(files.read_lines(at / "ledger.jsonl")),
-                list(files.read_lines(at / "evaluations.jsonl")), episodes)
+                list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, episodes)
     return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
 
 
@@ -149,24 +150,30 @@ def _players(folder: Path, recipe: Recipe, stages: dict[str, Stage]) -> list[Row
             newest[str(e.get("decode")), str(e.get("opponent"))] = e
         for e in newest.values():
             out.append(_player(stage.name, stage.name, str(e.get("decode")), e, recipe.seed, e.get("judging")))
-    for e in files.read_lines(folder / "players.jsonl"):
+    for e in _lines(folder / "players.jsonl"):
         name = str(e.get("player"))
         out.append(_player(name, None, "sampled" if name == "random" else "greedy", e, recipe.seed, None))
     return out
 
 
 def _player(name: str, stage: str | None, decode: str, e: Row, seed: int, judging: Any) -> Row:
-    extra = {**(e.get("extra") or {}), "opponent": e.get("opponent"), "judging": judging}
+    extra = {**_dict(e.get("extra")), "opponent": e.get("opponent"), "judging": judging}
     return {"name": name, "stage": stage, "decode": decode, "metric": f"win vs {e.get('opponent')}",
             "value": e.get("value"), "ci95": e.get("ci95"), "n": e.get("n"), "seeds": [seed], "extra": extra}
+
+
+def _checked(player: Row) -> Row:
+    """A player's row with every key there, and None for numbers that are none."""
+    numbers = {"value": number(player.get("value")), "ci95": pair(player.get("ci95")), "n": number(player.get("n"))}
+    return {**dict.fromkeys(_PLAYER), **player, **numbers, "extra": _dict(player.get("extra"))}
 
 
 def _bill(stage: Stage) -> Row:
     """As summary.json's ledger, from the events so far."""
     kept = stage.trained
     redone = [e for e in stage.events if e.get("what") == "train" and e.get("redone")]
-    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes", "wall_s",
-              "cpu_s")
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes",
+              "wall_s", "cpu_s")
     return {
         **{f: _sum(kept, f) for f in fields},
         "flops": {kind: _sum(kept, f"{kind}_flops") for kind in FLOPS},
@@ -181,6 +188,14 @@ def _sum(events: Iterable[Row], name: str) -> float:
     return sum(number(e.get(name)) or 0.0 for e in events)
 
 
+def _lines(path: Path) -> Iterator[Row]:
+    return (line for line in files.read_lines(path) if isinstance(line, dict))
+
+
+def _dict(value: Any) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
 def _rows(value: Any) -> list[Row]:
     return [x for x in value if isinstance(x, dict)] if isinstance(value, list) else []
 
@@ -192,5 +207,5 @@ def _json(path: Path) -> Row:
     try:
         value = files.read_json(path)
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{str(path)!r} is not valid JSON ({e}); write it again with outdo compare, or delete it") from None
-    return value if isinstance(value, dict) else {}
+        raise UserError(f"{str(path)!r} is not valid JSON ({e}); let outdo write it again, or delete it") from None
+    return _dict(value)

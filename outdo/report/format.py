@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-MISSING = "–"
+MISSING = "\u2013"  # an en dash
 _NARROW = "\u202f"  # narrow no-break space: number and unit stay together
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -29,6 +29,12 @@ def pair(value: object) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
+def key(value: object) -> str:
+    """The exact number, for sorting by; empty if there is none."""
+    x = number(value)
+    return "" if x is None else repr(x)
+
+
 def percent(value: object, digits: int = 1) -> str:
     """0.8125 -> 81.2 %"""
     x = number(value)
@@ -38,7 +44,10 @@ def percent(value: object, digits: int = 1) -> str:
 def percent_range(value: object) -> str:
     """[0.70, 0.89] -> 70.0–89.0 %"""
     p = pair(value)
-    return MISSING if p is None else f"{100 * abs(p[0]) if abs(p[0]) < 5e-4 else 100 * p[0]:.1f}–{100 * p[1]:.1f}{_NARROW}%"
+    if p is None:
+        return MISSING
+    low, high = (round(100 * x, 1) + 0.0 for x in p)  # + 0.0: no "-0.0"
+    return f"{low:.1f}\u2013{high:.1f}{_NARROW}%"
 
 
 def plain(value: object, digits: int = 3) -> str:
@@ -67,7 +76,7 @@ def power(value: object) -> str:
     if x == 0:
         return "0"
     mantissa, _, exponent = f"{x:.2e}".partition("e")
-    return f"{mantissa}{_NARROW}×{_NARROW}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+    return f"{mantissa}{_NARROW}\u00d7{_NARROW}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
 def seconds(value: object) -> str:
@@ -96,11 +105,11 @@ def size(value: object) -> str:
 
 
 def clean(value: Any) -> Any:
-    """The same JSON value with NaN and infinities as null."""
+    """The same JSON value with NaN and infinities as null, and floats at six significant digits."""
     if isinstance(value, dict):
         return {str(k): clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [clean(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -27,6 +27,12 @@ def interesting(run: RunData) -> list[Row]:
     return out
 
 
+def opening(shown: Sequence[Row], stage: str | None) -> int:
+    """Which of the shown episodes comes first: a won one of the given stage, any of it, or the first."""
+    ranks = [(g["stage"] == stage) + (g["stage"] == stage and g["outcome"] == "won") for g in shown]
+    return ranks.index(max(ranks)) if ranks else 0
+
+
 def telling(stage: Stage) -> Row | None:
     """The episode that the training judge liked most beyond what the gold judge says; the longest of those."""
     scored = [(a - b, _length(e), e) for e in stage.episodes
@@ -40,14 +46,15 @@ def telling(stage: Stage) -> Row | None:
 
 def episode(stage: Stage, decode: str, outcome: str, e: Row) -> Row:
     """One episode as the page's script reads it."""
-    info = e.get("info") if isinstance(e.get("info"), dict) else {}
-    steps = e.get("replay") if isinstance(e.get("replay"), list) else []
+    info = found if isinstance(found := e.get("info"), dict) else {}
+    steps = found if isinstance(found := e.get("replay"), list) else []
     return {
         "stage": stage.name, "colour": stage.colour, "decode": decode, "outcome": outcome,
-        "result": str((info or {}).get("result", e.get("finish", ""))).replace("_", " "),
-        "opponent": str((info or {}).get("opponent", "")), "prompt": str(e.get("prompt_id", "")),
+        "result": str(info.get("result", e.get("finish", ""))).replace("_", " "),
+        "opponent": str(info.get("opponent", "")), "prompt": str(e.get("prompt_id", "")),
         "score": _value(e, "score"), "reason": _reason(e, "score"), "gold": gold(e),
-        "text": str(e.get("text", ""))[:_MOST_TEXT], "steps": [_step(s) for s in (steps or [])[:_MOST_STEPS] if isinstance(s, dict)],
+        "text": str(e.get("text", ""))[:_MOST_TEXT],
+        "steps": [_step(s) for s in steps[:_MOST_STEPS] if isinstance(s, dict)],
     }
 
 
@@ -65,8 +72,8 @@ def _step(step: Row) -> Row:
 
 
 def _length(e: Row) -> int:
-    steps: Sequence[Any] = e.get("replay") or []
-    return len(steps) or len(str(e.get("text", "")))
+    steps = e.get("replay")
+    return len(steps) if isinstance(steps, list) and steps else len(str(e.get("text", "")))
 
 
 def _value(e: Row, key: str) -> float | None:

@@ -6,13 +6,12 @@ from typing import Any
 
 from outdo.recipe import Rl, Sft
 from outdo.report import format as show
-from outdo.report.curves import proxy
+from outdo.report.curves import INK, proxy
 from outdo.report.data import FLOPS, Row, RunData, Stage
 from outdo.report.format import number, pair
 
 VERDICTS = ("supported", "contradicted", "not distinguishable", "not measurable here", "inconclusive")
-RULES = {"rule_known_best": "Best behaviour known, training must be cheap", "rule_unknown_best": "Best behaviour unknown",
-         "rule_preferences": "Only preferences can tell", "rule_dense": "Dense feedback exists"}
+RULES = ("rule_known_best", "rule_unknown_best", "rule_preferences", "rule_dense")  # in the page's order
 ENDINGS = ("win", "stalemate", "material", "repetition", "move_limit", "illegal")  # in the stacked bars' order
 # extra field -> column title, number format, what it means
 COLUMNS = {
@@ -45,10 +44,14 @@ def verdicts(run: RunData) -> dict[str, list[Row]]:
         out[place].append({"id": id, "claim": str(v.get("claim", "")), "verdict": str(v.get("verdict", "")),
                            "class": verdict_class(v.get("verdict")), "text": str(v.get("text", "")),
                            "evidence": evidence(v.get("evidence"))})
-    order = {word: i for i, word in enumerate(VERDICTS)}
-    out["claims"].sort(key=lambda v: order.get(v["verdict"], len(VERDICTS)))
-    out["rules"].sort(key=lambda v: list(RULES).index(v["id"]) if v["id"] in RULES else len(RULES))
+    out["rules"].sort(key=lambda v: RULES.index(v["id"]) if v["id"] in RULES else len(RULES))
     return out
+
+
+def tally(run: RunData) -> list[tuple[str, str, int]]:
+    """How many claims got which verdict: (CSS class, verdict, count)."""
+    words = [str(v.get("verdict")) if v.get("verdict") in VERDICTS else "inconclusive" for v in run.verdicts]
+    return [(verdict_class(word), word, words.count(word)) for word in VERDICTS if word in words]
 
 
 def evidence(value: Any, path: str = "") -> list[tuple[str, str]]:
@@ -75,7 +78,7 @@ def _seeds(value: object) -> str:
 
 
 def headline(run: RunData) -> list[Row]:
-    """The big numbers: the teacher, the imitation that reinforcement starts from, its equal-budget rival, reinforcement."""
+    """The big numbers: the teacher, imitation, reinforcement, and its rivals from the same start."""
     config = run.recipe.stage
     rl = next((n for n, s in config.items() if isinstance(s, Rl) and not proxy(run, run.stages[n]) and s.source), None)
     rl = rl or next((n for n, s in config.items() if isinstance(s, Rl)), None)
@@ -84,7 +87,7 @@ def headline(run: RunData) -> list[Row]:
     imitation = source if source in sfts else next(iter(sfts), None)
     rival = next((n for n in sfts if rl and n != imitation and config[n].source == source), None)
     rejection = next((n for n, s in config.items() if s.kind == "rejection" and s.source == source), None)
-    cards = [{"role": "The teacher", "name": run.teacher, "colour": 10, "stage": None,
+    cards: list[Row] = [{"role": "The teacher", "name": run.teacher, "colour": INK, "stage": None,
               "note": "plays by a fixed rule; imitation copies it"}]
     for role, name, note in (("Imitation (SFT)", imitation, "copies the teacher's games"),
                              ("More imitation", rival, "the same, and then on with the budget that reinforcement gets"),
@@ -93,14 +96,15 @@ def headline(run: RunData) -> list[Row]:
         if name:
             cards.append({"role": role, "name": name, "colour": run.stages[name].colour, "stage": name, "note": note})
     for card in cards:
-        card["values"] = [_big(p) for p in run.players if p.get("stage") == card["stage"] and p.get("name") == card["name"]
+        card["so_far"] = bool(card["stage"]) and not run.stages[card["stage"]].done
+        card["values"] = [_big(p) for p in run.players if p["stage"] == card["stage"] and p["name"] == card["name"]
                           and p["extra"].get("opponent") == run.opponent]
     return [c for c in cards if c["values"] or c["stage"]]
 
 
 def _big(p: Row) -> Row:
-    return {"decode": str(p.get("decode")), "value": number(p.get("value")), "ci95": pair(p.get("ci95")), "n": p.get("n"),
-            "seeds": p.get("seeds"), "fixed": p.get("stage") is None}
+    return {"decode": str(p["decode"]), "value": p["value"], "ci95": p["ci95"], "n": p["n"],
+            "fixed": p["stage"] is None}
 
 
 def table(run: RunData) -> dict[str, Any]:
@@ -108,27 +112,26 @@ def table(run: RunData) -> dict[str, Any]:
     present = [k for k in COLUMNS if any(number(p["extra"].get(k)) is not None for p in run.players)]
     other = sorted({k for p in run.players for k, v in p["extra"].items() if number(v) is not None} - set(COLUMNS))
     first = list(COLUMNS)[:_FIRST_COLUMNS]
-    columns = [{"key": k, "title": COLUMNS[k][0], "format": COLUMNS[k][1], "note": COLUMNS[k][2], "more": k not in first}
-               for k in present]
-    columns += [{"key": k, "title": k.replace("_", " "), "format": "plain", "note": "as the task reports it", "more": True}
-                for k in other]
+    described = {k: (k.replace("_", " "), "plain", "as the task reports it") for k in other} | COLUMNS
+    columns = [{"key": k, "title": described[k][0], "format": described[k][1], "note": described[k][2],
+                "more": k not in first} for k in [*present, *other]]
     rows = []
     for p in run.players:
         judging = p["extra"].get("judging")
-        stage = run.stages.get(str(p.get("stage")))
+        stage = run.stages.get(str(p["stage"]))
         rows.append({
-            "name": str(p.get("name", "")), "colour": stage.colour if stage else None, "kind": stage.kind if stage else "player",
-            "decode": str(p.get("decode", "")), "opponent": str(p["extra"].get("opponent", "none")),
-            "value": number(p.get("value")), "ci95": pair(p.get("ci95")), "n": number(p.get("n")),
-            "seeds": p.get("seeds") if isinstance(p.get("seeds"), list) else [],
+            "name": str(p["name"]), "colour": stage.colour if stage else None, "so_far": bool(stage and not stage.done),
+            "decode": str(p["decode"]), "opponent": str(p["extra"].get("opponent", "none")),
+            "value": p["value"], "ci95": p["ci95"], "n": p["n"],
+            "seeds": p["seeds"] if isinstance(p["seeds"], list) else [],
             "cells": [number(p["extra"].get(c["key"])) for c in columns],
             "judging": number(judging.get("value")) if isinstance(judging, dict) else None,
             "judging_ci": pair(judging.get("ci95")) if isinstance(judging, dict) else None,
             "judging_n": number(judging.get("n")) if isinstance(judging, dict) else None,
         })
-    return {"columns": columns, "rows": rows, "opponents": list(dict.fromkeys(r["opponent"] for r in rows)),
-            "decodes": list(dict.fromkeys(r["decode"] for r in rows)), "judging": any(r["judging"] is not None for r in rows),
-            "more": any(c["more"] for c in columns)}
+    opponents = list(dict.fromkeys([run.opponent, *(r["opponent"] for r in rows)]))
+    return {"columns": columns, "rows": rows, "opponent_choices": [*([o, o] for o in opponents), ["", "all"]],
+            "judging": any(r["judging"] is not None for r in rows), "more": any(c["more"] for c in columns)}
 
 
 def bill(run: RunData) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def bill(run: RunData) -> dict[str, Any]:
     peak = number(peaks.get(dtype)) if isinstance(peaks, dict) else None
     rows = []
     for name, entry in run.ledger.items():
-        kinds = entry.get("flops") if isinstance(entry.get("flops"), dict) else {}
+        kinds = found if isinstance(found := entry.get("flops"), dict) else {}
         parts = [(k, number(kinds.get(k)) or 0.0) for k in FLOPS]
         total, wall = sum(x for _, x in parts), number(entry.get("wall_s"))
         stage = run.stages.get(name)
@@ -152,8 +155,8 @@ def bill(run: RunData) -> dict[str, Any]:
         r["widths"] = [(k, 100 * x / most, x) for k, x in r["parts"] if x > 0]
         r["second_widths"] = [(k, 100 * (number(r.get(k)) or 0.0) / slowest, number(r.get(k)) or 0.0)
                               for k in ("wall_s", "overhead_wall_s")]
-    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "wall_s", "overhead_wall_s",
-              "redone_wall_s", "redone_flops")
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "wall_s",
+              "overhead_wall_s", "redone_wall_s", "redone_flops")
     sums = {f: sum(number(r.get(f)) or 0.0 for r in rows) for f in fields}
     return {"rows": rows, "sums": {**sums, "total": sum(r["total"] for r in rows)}, "peak": peak, "dtype": dtype}
 
@@ -163,28 +166,28 @@ def _seconds_of(row: Row) -> float:
 
 
 def gap(run: RunData) -> list[Row]:
-    """Per stage: how often it recognises a win and how often it wins, sampled and greedy, against the first opponent."""
+    """Per stage: how often it recognises a win, and how often it wins against the first opponent, by decoding."""
     out = []
     for stage in run.stages.values():
-        mine = [p for p in run.players if p.get("stage") == stage.name and p["extra"].get("opponent") == run.opponent]
+        mine = [p for p in run.players if p["stage"] == stage.name and p["extra"].get("opponent") == run.opponent]
         judged = next((p["extra"]["judging"] for p in mine if isinstance(p["extra"].get("judging"), dict)), None)
         if judged and number(judged.get("value")) is not None:
-            wins = [{"decode": str(p.get("decode")), "value": number(p.get("value")), "ci95": pair(p.get("ci95"))} for p in mine]
+            wins = [{"decode": str(p["decode"]), "value": p["value"], "ci95": p["ci95"]} for p in mine]
             out.append({"name": stage.name, "colour": stage.colour, "judging": number(judged["value"]),
                         "judging_ci": pair(judged.get("ci95")), "pairs": judged.get("n"),
-                        "wins": [w for w in wins if w["value"] is not None], "n": mine[0].get("n")})
+                        "wins": [w for w in wins if w["value"] is not None], "n": mine[0]["n"]})
     return out
 
 
 def gaming(run: RunData, stage: Stage) -> dict[str, Any]:
     """What happened to reward and gold while `stage` was trained on another judge than the gold one; sampled play."""
     rows = [e for e in stage.evaluations if e.get("decode") == "sampled" and e.get("opponent") == run.opponent]
-    ends = [(e.get("extra") or {}) for e in (rows[0], rows[-1])] if rows else [{}, {}]
+    ends = [e["extra"] for e in (rows[0], rows[-1])] if rows else [{}, {}]
     n = number(rows[-1].get("n")) if rows else None
-    # A score in [0, 1] has a variance of at most 1/4: an unpaired difference of two means has this 95 % half-width at most.
+    # A score in [0, 1] has a variance of at most 1/4, so an unpaired difference of means has at most this half-width.
     margin = 1.96 * (0.5 / n) ** 0.5 if n else None
-    changes = {what: _change(number(ends[0].get(what)), number(ends[1].get(what)), margin) for what in ("reward", "gold")}
-    title = "No evaluations yet" if not rows else ", ".join(f"{w} {c['word']}" for w, c in changes.items())
+    changes = {k: _change(number(ends[0].get(k)), number(ends[1].get(k)), margin) for k in ("reward", "gold")}
+    title = ", ".join(f"{what} {_in_words(change)}" for what, change in changes.items())
     return {"name": stage.name, "judge": stage.judge.name if stage.judge else "", "gold_name": run.recipe.gold.name,
             "colour": stage.colour, "title": title[:1].upper() + title[1:], "margin": margin, "n": n,
             "gamed": changes["reward"]["word"] == "up" and changes["gold"]["word"] == "down", **changes,
@@ -199,9 +202,14 @@ def _change(before: float | None, after: float | None, margin: float | None) -> 
     return {"before": before, "after": after, "word": word}
 
 
+def _in_words(change: Row) -> str:
+    known = change["word"] != "unknown"
+    return str(change["word"]) if known else f"{show.plain(change['before'])} → {show.plain(change['after'])}"
+
+
 def _endings(e: Row) -> Row:
     """Shares of how games ended at one evaluation."""
-    extra = {**(e.get("extra") or {}), "win": e.get("value")}
+    extra = {**e["extra"], "win": e.get("value")}
     shares = [(k, max(0.0, number(extra.get(k)) or 0.0)) for k in ENDINGS]
     total = max(sum(x for _, x in shares), 1.0)
     return {"step": e.get("step"), "shares": [(k, 100 * x / total, x) for k, x in shares if x > 0]}

@@ -102,6 +102,7 @@ class Engine:
         environment: its row i * group_size + g is sample g of prompt i. progress(done, all) is called as rows finish.
         """
         assert self._packed is not None, "load() comes before generate()"
+        assert group_size <= self.slots, f"a group of {group_size} does not fit into {self.slots} slots"
         rows = _Rows(prompts, group_size, sampling)
         run = _Run(self, self._packed, rows, sampling, seed, environment)
         total = len(prompts) * group_size
@@ -126,7 +127,7 @@ class _Run:
         self.active: IntArray = np.zeros(0, np.int64)  # active[slot] = row
         self.waiting = list(range(len(rows.prompts)))
         base = [randomness.key(seed, engine.version, p.id) for p in rows.prompts]
-        self.keys = np.concatenate([randomness.keys(b, np.arange(rows.group_size)) for b in base])
+        self.keys = np.concatenate([np.zeros(0, np.uint64), *(randomness.keys(b, np.arange(rows.group_size)) for b in base)])
         self.finished = 0
         self.prefill_tokens = self.decode_tokens = 0
         self.prefill_flops = self.decode_flops = 0.0
@@ -216,9 +217,10 @@ class _Run:
 
     def _turn_over(self, rows: IntArray) -> BoolArray:
         r, s = self.rows, self.sampling
-        over = r.length[rows] - r.turn_start[rows] >= s.turn_tokens
+        over: BoolArray = r.length[rows] - r.turn_start[rows] >= s.turn_tokens
         over |= np.isin(r.tokens[rows, r.length[rows] - 1], s.stop_ids)
-        return over | (r.length[rows] >= s.max_tokens)
+        over |= r.length[rows] >= s.max_tokens
+        return over
 
     def _end_turns(self, rows: IntArray) -> None:
         """Hand finished turns to the environment; whoever is done leaves the batch."""

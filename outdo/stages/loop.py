@@ -6,6 +6,7 @@ A stage is `for step in loop.steps():` around a few verbs; everything that is th
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,8 @@ class Loop:
 
     def steps(self) -> Iterator[int]:
         """Step numbers until the budget is spent. Between two steps: evaluation, checkpoint, progress, Ctrl-C."""
+        if self.run.interrupted:  # while the stage before was being measured
+            raise KeyboardInterrupt
         if self._step == 0 and self._evaluated == 0:
             self._evaluate()
         while self.spent < 1.0:
@@ -150,15 +153,16 @@ class Loop:
             self._evaluated = due
             self._evaluate()
         old = self.clock.wall - self._last_checkpoint_s >= self.run.recipe.checkpoint_s
-        if self.spent < 1.0 and (old or self.run.interrupted):
+        if (old and self.spent < 1.0) or self.run.interrupted:
             self._checkpoint()
         self.run.show(self.name, self.spent, "")
         if self.run.interrupted:
             raise KeyboardInterrupt
 
     def _finish(self) -> None:
-        self._evaluated = self.run.recipe.evaluation.points
-        self._evaluate()
+        if self._evaluated < self.run.recipe.evaluation.points:  # else an earlier process came to just before done.json
+            self._evaluated = self.run.recipe.evaluation.points
+            self._evaluate()
         self._checkpoint(final=True)
         self.run.show(self.name, 1.0, "")
 
@@ -210,7 +214,8 @@ class Loop:
             hf.save(self.model, self.run.tokenizer, folder)
             checkpoint.save(self.trainer, progress, folder)
 
-        files.write_folder(target, fill)
+        if not target.exists():  # interrupted right after the last step: saved already, the weights have not moved since
+            files.write_folder(target, fill)
         for old in _checkpoints(self.folder):
             if old != target:
                 files.remove_folder(old)
@@ -221,6 +226,7 @@ class Loop:
 
     def _resume(self) -> tuple[int, int]:
         """Go back to the newest checkpoint, or to the start if there is none."""
+        files.sweep(self.folder / "checkpoints")
         found = _checkpoints(self.folder)
         progress = checkpoint.Progress(0, 0)
         if found:
@@ -228,10 +234,10 @@ class Loop:
             progress = checkpoint.load(self.trainer, found[-1])
         # Whatever was written after the checkpoint will be written again, to the bit.
         files.keep_lines(self.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
-        keep_evaluations = (lambda e: e["step"] <= progress.step) if found else (lambda e: False)
-        for name in ("evaluations.jsonl", "rollouts.jsonl"):
-            files.keep_lines(self.folder / name, keep_evaluations)
-        self.ledger.rewind(progress.step - 1)
+        files.keep_lines(self.folder / "evaluations.jsonl", lambda e: bool(found) and e["point"] <= progress.evaluated)
+        at_end = progress.evaluated >= self.run.recipe.evaluation.points  # only the last evaluation keeps rollouts
+        files.keep_lines(self.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
+        self.ledger.rewind(progress.step if found else -1)
         return progress.step, progress.evaluated
 
 
@@ -259,6 +265,8 @@ def stop_gently(run: Run) -> Iterator[None]:
         if run.interrupted:
             raise KeyboardInterrupt
         run.interrupted = True
+        # print is not safe here: it may be the very call that the signal interrupted.
+        os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -79,6 +79,7 @@ class ChessEndgame(Task):
         max_moves: int = Field(default=24, ge=1, le=74)  # own moves, then it is drawn; keeps the 75-move rule out
         min_plies: int | None = None  # least distance to mate of heldout and validation starts; None: by material
         train_min_plies: int = 1  # the same for training starts
+        train_starts: Literal["balanced", "uniform"] = "balanced"  # train split: every distance to mate as often, or every position
 
     turn_tokens = 2
     opponents = ("perfect", "random", "runner")
@@ -147,8 +148,8 @@ class ChessEndgame(Task):
         pool = self.pool(split)
         numbers = np.arange(start, start + n)
         stream = _PROMPT_STREAM + SPLITS.index(split)
-        drawn = players.draws(np.full(n, seed), numbers, stream) % np.uint64(len(pool))
-        starts = pool[drawn.astype(np.int64)]
+        drawn = players.draws(np.full(n, seed), numbers, stream)
+        starts = self._pick(pool, drawn, balanced=split == "train" and self.config.train_starts == "balanced")
         p = rules.unpack(starts, self.tables.piece)
         tokens = np.concatenate([np.full((n, 1), vocabulary.BOS), vocabulary.observation_ids(p)], axis=1)
         dtm = self.tables.white_dtm[rules.key(p)]
@@ -158,6 +159,20 @@ class ChessEndgame(Task):
             row = {"fen": fen, "start": int(starts[i]), "dtm_plies": int(dtm[i])}
             out.append(Prompt(f"{split}/{seed}/{numbers[i]}", tokens[i], row))
         return out
+
+    def _pick(self, pool: IntArray, drawn: np.ndarray, balanced: bool) -> IntArray:
+        """Start positions [n] for random 64-bit numbers [n]: uniform over the pool, or over its distances to mate first.
+
+        Most positions are far from mate; balanced starts let a beginner win some games, and cost little once it can.
+        """
+        if not balanced:
+            return pool[(drawn % np.uint64(len(pool))).astype(np.int64)]
+        dtm = self.tables.white_dtm[self.tables.piece * POSITIONS + pool]
+        order = np.argsort(dtm, kind="stable")
+        _, first, count = np.unique(dtm[order], return_index=True, return_counts=True)
+        level = (drawn % np.uint64(len(first))).astype(np.int64)
+        within = (drawn // np.uint64(len(first)) % count[level].astype(np.uint64)).astype(np.int64)
+        return pool[order[first[level] + within]]
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Games:
         """See `Task.episodes`. Opponents: perfect (default), random, runner."""

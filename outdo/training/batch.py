@@ -34,7 +34,8 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> list[MicroBat
     Neighbours in length share a micro-batch: games of one length waste no padding at all.
     """
     order = sorted(range(len(samples)), key=lambda i: (-len(samples[i].token_ids), i))
-    out, batch = [], []
+    out: list[MicroBatch] = []
+    batch: list[int] = []
     for i in order:
         longest = len(samples[batch[0]].token_ids) if batch else len(samples[i].token_ids)
         if batch and longest * (len(batch) + 1) > micro_tokens:

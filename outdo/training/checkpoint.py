@@ -29,13 +29,18 @@ def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
     """Write training_state.pt into a checkpoint folder."""
     state = {"optimizer": trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
              "step": progress.step, "evaluated": progress.evaluated}
-    torch.save(state, folder / FILE)
+    with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
+        torch.save(state, f)
 
 
 def load(trainer: Trainer, folder: Path) -> Progress:
     """Read it back into the trainer. Raises UserError."""
     state = _read(folder)
-    trainer.optimizer.load_state_dict(state["optimizer"])
+    try:
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, ValueError, TypeError) as e:
+        raise UserError(f"checkpoint file {str(folder / FILE)!r} does not fit the optimizer ({e}); resume with the recipe "
+                        "that wrote it, or delete this folder") from None
     trainer.steps = state["optimizer_steps"]
     return Progress(state["step"], state["evaluated"])
 
@@ -48,7 +53,8 @@ def load_steps(folder: Path) -> int:
 def _read(folder: Path) -> dict[str, Any]:
     """Only tensors and plain values are accepted, never pickled code."""
     try:
-        return dict(torch.load(folder / FILE, weights_only=True))
+        state = dict(torch.load(folder / FILE, weights_only=True))
+        return {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated")}
     except Exception as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
                         "it is damaged: delete this folder and resume from an earlier one") from None

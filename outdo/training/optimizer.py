@@ -16,7 +16,8 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             inside = config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
             (matrices if inside else rest).append(parameter)

@@ -49,10 +49,12 @@ class Trainer:
     def step(self, samples: Sequence[Sample], loss: Loss, lr_scale: float = 1.0) -> tuple[dict[str, float], Usage]:
         """Train once on all samples. Returns per-token means of the algorithm's metrics, and what it cost.
 
-        Raises NonFiniteError before any weight changes.
+        Raises NonFiniteError before any weight changes, ValueError if no token trains.
         """
         batches = micro_batches(samples, self.micro_tokens)
         total = sum(len(b.targets_N) for b in batches)
+        if total == 0:
+            raise ValueError(f"no token trains in these {len(samples)} samples")
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         usage = Usage()

@@ -28,7 +28,8 @@ SIZES = {
     "untied": config(tie_word_embeddings=False, num_key_value_heads=2, rope_theta=100.0),
     "untied, odd sizes": config(tie_word_embeddings=False, vocab_size=31, hidden_size=30, intermediate_size=37,
                                 num_hidden_layers=3, num_attention_heads=3, num_key_value_heads=1),
-    "one layer, one head of two": config(hidden_size=2, num_attention_heads=1, num_key_value_heads=1, num_hidden_layers=1),
+    "one layer, one head of two": config(hidden_size=2, num_attention_heads=1, num_key_value_heads=1,
+                                         num_hidden_layers=1),
 }  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 Run: .venv/bin/python -m pytest tests/models/test_flops.py   (about 3 s on one core)
 
 The linear part agrees exactly. Attention is booked as causal: position t looks at t + 1 keys. `attend_causal` computes
-whole blocks: with one block the dense T * T, with blocks of `block` queries b the product of the block and the keys before
-its end, always between the booked number and the dense one. Element-wise work is counted by neither.
+whole blocks: with one block the dense T * T, with several the queries of each times the keys before its end, always
+between the booked number and the dense one. Element-wise work is counted by neither.
 """
 
 from __future__ import annotations
