@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
 import resource
 import subprocess
@@ -198,36 +198,49 @@ def test_reports_are_built_anew(tmp_path: Path) -> None:
     (run / "report.html").unlink()
     done = forked("report", run, cwd=tmp_path)
     assert done.code == 0 and f"report: {run / 'report.html'}" in done.out
-    assert (run / "report.html").read_bytes() == (reference() / "report.html").read_bytes().replace(b"", b"")
+    assert (run / "report.html").stat().st_size > 1000
 
 
 # --- eval -----------------------------------------------------------------------------------------------------------------
 
 
-def test_eval_gives_the_numbers_of_the_run(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model plays a legal move now and then: numbers that differ from prompt to prompt."""
+    run = tmp_path_factory.mktemp("schooled") / "run"
+    change = {"model.width": 32, "stage.sft.steps": 200, "stage.sft.episodes": 16, "stage.sft.train_on": "'everything'",
+              "stage.sft.optimizer.lr": 0.01, "stage.rl.flops": 1, "evaluation.prompts": 64, "checkpoint_s": 1e9}  # fmt: skip
+    done = forked("run", TINY, "--out", run, *(x for k, v in change.items() for x in ("--set", f"{k}={v}")), cwd=run.parent)
+    assert done.code == 0, done.err
+    return run
+
+
+def test_eval_gives_the_numbers_of_the_run(schooled: Path, tmp_path: Path) -> None:
     """Same prompts, same dice: what a finished stage wrote down can be measured again to the last digit."""
     for name in ("sft", "rl"):
-        done = forked("eval", f"{reference()}:{name}", "--json", "out.json", cwd=tmp_path)
+        done = forked("eval", f"{schooled}:{name}", "--json", "out.json", cwd=tmp_path)
         assert done.code == 0, done.err
         measured = json.loads((tmp_path / "out.json").read_text())
-        written = [e for e in lines(reference() / "stages" / name / "evaluations.jsonl") if e["last"]]
+        written = [e for e in lines(schooled / "stages" / name / "evaluations.jsonl") if e["last"]]
         assert len(measured) == len(written) == 6  # three opponents, sampled and greedy
         for m, w in zip(measured, written, strict=True):
             assert {k: m[k] for k in ("decode", "opponent", "value", "ci95", "n", "items")} == {
                 k: w[k] for k in ("decode", "opponent", "value", "ci95", "n", "items")}  # fmt: skip
             assert m["extra"] == {k: v for k, v in w["extra"].items() if k != "reward"}
+        assert len({m["extra"]["moves"] for m in measured}) > 2, "numbers that are all the same prove nothing"
 
 
-def test_eval_by_other_prompts_dice_and_opponents(tmp_path: Path) -> None:
+def test_eval_by_other_prompts_dice_and_opponents(schooled: Path, tmp_path: Path) -> None:
     records = {}
     for seed in (0, 1):
-        argv = ["eval", reference(), "--opponent", "random", "--prompts", 40, "--decode", "sampled", "--seed", seed]
+        argv = ["eval", schooled, "--opponent", "random", "--prompts", 80, "--decode", "sampled", "--seed", seed]
         assert forked(*argv, "--json", "out.json", cwd=tmp_path).code == 0
         (records[seed],) = json.loads((tmp_path / "out.json").read_text())
-    assert [r["n"] for r in records.values()] == [40, 40]
-    assert records[0]["opponent"] == "random" and records[0]["checkpoint"].startswith(str(reference() / "stages" / "rl"))
-    assert records[0]["extra"] != records[1]["extra"] or records[0]["items"] != records[1]["items"]
-    intermediate = reference() / "stages" / "sft" / "checkpoints" / "24"
+    assert [r["n"] for r in records.values()] == [80, 80]
+    assert records[0]["opponent"] == "random"
+    assert records[0]["checkpoint"].startswith(str(schooled / "stages" / "rl")), "the last finished stage"
+    assert records[0]["extra"]["illegal"] != records[1]["extra"]["illegal"]
+    intermediate = schooled / "stages" / "sft" / "checkpoints" / "200"
     done = forked("eval", intermediate, "--opponent", "random", "--decode", "greedy", cwd=tmp_path)
     assert done.code == 0 and str(intermediate) in done.out, "a folder inside a run knows its task"
 
@@ -329,15 +342,18 @@ def test_the_model_sees_the_game_as_in_training(scripted: Path) -> None:
         return generate(prompts, *rest)
 
     opened.engine.generate = spy  # type: ignore[method-assign]
-    play.game(opened, START, 0.0, 0, Console(file=open(os.devnull, "w"), width=200), answers("Kh8"))
+    play.game(opened, START, 0.0, 0, Console(file=io.StringIO(), width=200), answers("Kh8"))
     assert vocabulary.text(seen[-1]) == "<s> Kg6 Qa1 kg8 a1 a7 Kg6 Qa7 kh8"
 
 
-def test_a_real_run_can_be_played(tmp_path: Path) -> None:
-    """A model that learned nothing ends its game at once, whoever sits opposite."""
-    done = forked("play", f"{reference()}:sft", "--seed", 3, "--temperature", 1, cwd=tmp_path)
-    assert done.code == 0 and done.err == ""
-    assert "which is no legal move: you win." in done.out
+def test_a_trained_model_can_be_played(schooled: Path, tmp_path: Path) -> None:
+    """Games from several held-out starts: some first moves are legal, some are not, and both are said."""
+    first = [forked("play", f"{schooled}:sft", "--seed", seed, cwd=tmp_path) for seed in range(12)]
+    assert {f.code for f in first} == {0} and {f.err for f in first} == {""}
+    assert len({f.out.partition("White")[0] for f in first}) > 1, "other seeds, other starts"
+    ends = ["which is no legal move: you win." in f.out for f in first]
+    moved = ["White plays " in f.out and "Game left." in f.out for f in first]  # the input has ended by then
+    assert any(ends) and any(moved) and all(e or m for e, m in zip(ends, moved, strict=True))
 
 
 def test_the_script_of_the_package_is_this_command_line(tmp_path: Path) -> None:

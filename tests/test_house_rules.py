@@ -34,8 +34,9 @@ BASE = {"types": set(), "errors": set(), "randomness": set(), "machine": set(), 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 TOO_LONG: set[str] = set()  # "path" or "path:function"; may only shrink
 
-REGISTRIES = ("pypi.org", "pythonhosted.org", "download.pytorch.org", "anaconda.org", "npmjs.org", "npmjs.com",
-              "crates.io", "proxy.golang.org", "rubygems.org", "jsdelivr.net", "unpkg.com", "cloudflare.com")  # fmt: skip
+REGISTRIES = ("pypi.org", "pythonhosted.org", "download.pytorch.org", "anaconda.org", "npmjs.org",
+              "npmjs.com", "crates.io", "proxy.golang.org", "rubygems.org", "jsdelivr.net", "unpkg.com",
+              "cloudflare.com")  # fmt: skip
 
 
 def imports(source: str) -> set[str]:
@@ -192,8 +193,8 @@ def test_lengths_can_be_wrong() -> None:
 @pytest.mark.parametrize(
     "source",
     ["eval('1')", "exec(text)", "import pickle", "from pickle import load", "torch.load(f)",
-     "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)", "subprocess.run(c, shell=True)", "os.system(c)",
-     "AutoModel.from_pretrained(n, trust_remote_code=True)"],
+     "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)", "subprocess.run(c, shell=True)",
+     "os.system(c)", "AutoModel.from_pretrained(n, trust_remote_code=True)"],
 )  # fmt: skip
 def test_danger_is_seen(source: str) -> None:
     assert dangerous(source)

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from outdo.models.ops import rms_normalize, rotate, softmax, swiglu
 
 
+PADDING = 64  # positions behind the longest sequence that right padding may take
+
+
 @dataclass(frozen=True)
 class DecoderConfig:
     """Sizes of a decoder; field names follow transformers' LlamaConfig."""
@@ -146,12 +149,16 @@ class Decoder(nn.Module):
         layers = tuple(layer.pack(c, dtype) for layer in m.layers)  # type: ignore[operator]
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
-    def hidden(self, packed: Packed, tokens_BT: Tensor) -> Tensor:
-        """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right."""
+    def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+        """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
+
+        segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
+        """
         turn = self.turn[: tokens_BT.shape[1]]
+        bias = causal_bias(tokens_BT, segments_BT, packed.embed.dtype)
         x = F.embedding(tokens_BT, packed.embed)
         for layer in packed.layers:
-            x = x + F.linear(attend_causal(*self.qkv(layer, x, turn)), layer.o)
+            x = x + F.linear(attend_causal(*self.qkv(layer, x, turn), bias), layer.o)
             x = x + self.mlp(layer, x)
         return rms_normalize(x, self.config.rms_norm_eps)
 
@@ -176,9 +183,9 @@ class Decoder(nn.Module):
 
 
 def rotary_table(c: DecoderConfig) -> Tensor:
-    """Unit complex numbers [max positions, d/2] (Su et al., 2104.09864)."""
+    """Unit complex numbers [max positions and room for padding, d/2] (Su et al., 2104.09864)."""
     inverse = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
-    angles = torch.outer(torch.arange(c.max_position_embeddings, dtype=torch.float64), inverse)
+    angles = torch.outer(torch.arange(c.max_position_embeddings + PADDING, dtype=torch.float64), inverse)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
@@ -187,17 +194,25 @@ def pair_up(weight: Tensor, d: int) -> Tensor:
     return weight.view(-1, 2, d // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
 
 
-def attend_causal(q: Tensor, k: Tensor, v: Tensor, block: int = 64) -> Tensor:
-    """Causal attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d] -> [B, T, H * d].
+def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments."""
+    T = tokens_BT.shape[1]
+    hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
+    if segments_BT is not None:
+        hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
+    return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
+
+
+def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, block: int = 64) -> Tensor:
+    """Attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d], bias from `causal_bias` -> [B, T, H * d].
 
     Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
     """
     T = q.shape[2]
     blocks = -(-T // block)
-    bias = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
     ends = [T * (i + 1) // blocks for i in range(blocks)]
     starts = [0, *ends[:-1]]
-    parts = [attend(q[:, :, s:e], k[:, :, :e], v[:, :, :e], bias[s:e, :e]) for s, e in zip(starts, ends, strict=True)]
+    parts = [attend(q[:, :, s:e], k[:, :, :e], v[:, :, :e], bias[..., s:e, :e]) for s, e in zip(starts, ends, strict=True)]
     return torch.cat(parts, dim=1) if blocks > 1 else parts[0]
 
 
@@ -211,7 +226,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     K, U = k.shape[1], k.shape[2]
     groups = H // K
     if bias.dim() == 3:
-        bias = bias.view(B, 1, 1, T, U).expand(B, K, groups, T, U).reshape(B * K, groups * T, U)
+        bias = bias[:, None, None].expand(B, K, groups, T, U).reshape(B * K, groups * T, U)
     elif groups > 1:
         bias = bias.repeat(groups, 1)
     scores = torch.baddbmm(bias, q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d).transpose(1, 2))

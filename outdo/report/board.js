@@ -177,10 +177,9 @@
       const game = data.games[index];
       if (!game) return;
       [this.index, this.game, this.ply] = [index, game, 0];
-      const boards = game.steps.some((s) => s.fen);
       this.steps = game.steps.length ? game.steps : [{ text: game.text }];
       this.bar.hidden = this.moves.hidden = this.steps.length < 2;
-      this.box.classList.toggle("text-only", !boards);
+      this.box.classList.toggle("text-only", !game.board);
       this.head.replaceChildren(
         el("i", { class: "swatch", style: `background:var(--c${Number(game.colour)})` }),
         el("b", {}, game.stage),
@@ -230,7 +229,12 @@
       const current = this.buttons[this.ply];
       if (current) this.moves.scrollTop = current.offsetTop - this.moves.clientHeight / 2;
       else this.moves.scrollTop = 0;
-      if (this.main && this.ready) history.replaceState(null, "", `#game=${this.index}&ply=${this.ply}`);
+      if (!this.main || !this.ready) return;
+      try {
+        history.replaceState(null, "", `#game=${this.index}&ply=${this.ply}`);
+      } catch {
+        /* inside a sandboxed frame there is no history */
+      }
     }
   }
 

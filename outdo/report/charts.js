@@ -100,7 +100,9 @@
       this.margin = this.small ? { l: 44, r: 10, t: 8, b: 34 } : { l: 50, r: narrow ? 14 : 118, t: 12, b: 44 };
       const points = this.visible.flatMap((s) => s.points);
       const xs = points.map((p) => p.x[this.axis] - this.branch);
-      const ys = points.flatMap((p) => [p.y, p.lo ?? p.y, p.hi ?? p.y]).concat(this.spec.lines.map((l) => l.y));
+      const ys = points
+        .flatMap((p) => [p.y, p.lo ?? p.y, p.hi ?? p.y])
+        .concat(this.spec.lines.flatMap((l) => [l.y, l.lo ?? l.y, l.hi ?? l.y]));
       const high = Math.max(...xs, 0);
       [this.x0, this.x1] = [0, high || 1];
       [this.y0, this.y1] = limits(this.spec, ys.length ? ys : [0, 1]);
@@ -169,7 +171,7 @@
       }
       const unit =
         this.axis === "flops"
-          ? `${this.spec.xlabel || "FLOPs spent on training"} (× 10${superscript(power)})`
+          ? `${this.spec.xlabel || "FLOPs spent on training"}${power ? ` (× 10${superscript(power)})` : ""}`
           : this.axis === "seconds"
             ? "seconds of training"
             : "judge calls";

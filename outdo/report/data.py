@@ -47,7 +47,7 @@ class Stage:
     @property
     def trained(self) -> list[Row]:
         """Ledger events of the stage's own work that count: neither evaluation nor steps that were done again."""
-        return [e for e in self.events if e.get("what") == "train" ]
+        return [e for e in self.events if e.get("what") == "train" and not e.get("redone")]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ def interesting(run: RunData) -> list[Row]:
 
 
 def opening(shown: Sequence[Row], stage: str | None) -> int:
-    """Which of the shown episodes comes first: a won one of the given stage, any of it, or the first."""
-    ranks = [(g["stage"] == stage) + (g["stage"] == stage and g["outcome"] == "won") for g in shown]
+    """Which of the shown episodes comes first: a won one of the given stage, any of it, any won one, or the first."""
+    ranks = [2 * (g["stage"] == stage) + (g["outcome"] == "won") for g in shown]
     return ranks.index(max(ranks)) if ranks else 0
 
 
@@ -55,6 +55,7 @@ def episode(stage: Stage, decode: str, outcome: str, e: Row) -> Row:
         "score": _value(e, "score"), "reason": _reason(e, "score"), "gold": gold(e),
         "text": str(e.get("text", ""))[:_MOST_TEXT],
         "steps": [_step(s) for s in steps[:_MOST_STEPS] if isinstance(s, dict)],
+        "board": any(isinstance(s, dict) and isinstance(s.get("fen"), str) for s in steps),
     }
 
 

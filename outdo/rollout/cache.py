@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outdo.machine import round_rows
 from outdo.models.decoder import Decoder, DecoderConfig, Packed, attend
 from outdo.models.ops import rms_normalize
 
@@ -24,16 +25,21 @@ _STRIDE_TOKENS = 16
 
 @dataclass
 class KVCache:
-    """keys[l] and values[l] are [slots, K, U, d]. Never NaN behind a row's end, so that a weight of 0 hides what is there."""
+    """keys[l] and values[l] are [slots + some spare ones, K, U, d]. Never NaN behind a row's end, so that a weight of 0 hides what is there."""
 
     keys: list[Tensor]
     values: list[Tensor]
 
     @staticmethod
     def allocate(c: DecoderConfig, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
-        shape = (slots, c.num_key_value_heads, _round_up(tokens), c.head_dim)
+        shape = (round_rows(slots) + 1, c.num_key_value_heads, _round_up(tokens), c.head_dim)
         keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(c.num_hidden_layers)]
         return KVCache(keys, [torch.zeros_like(k) for k in keys])
+
+    @property
+    def spare(self) -> int:
+        """A slot that no sequence ever owns."""
+        return self.keys[0].shape[0] - 1
 
     @property
     def capacity(self) -> int:
@@ -61,19 +67,34 @@ def _round_up(tokens: int) -> int:
     return -(-tokens // _STRIDE_TOKENS) * _STRIDE_TOKENS
 
 
-def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, aligned: bool,
+def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
                  slots_R: Tensor | None = None) -> Tensor:
-    """Add C tokens to each row and return all their hidden states [R, C, D].
+    """Add up to C tokens to each row and return the logits [R, V] behind each row's last one, at column lasts_R.
 
     starts_R: how many tokens each row's slot holds already. Row r uses slot r, or slots_R[r] if given. A row with fewer
     than C real tokens is padded on the right: what the padding leaves in the cache lies behind the row's end, is
-    invisible to its own tokens and overwritten by the next ones. aligned: all starts are equal, which saves the masks.
+    invisible to its own tokens and overwritten by the next ones.
     """
+    R = len(tokens_RC)
+    padding = round_rows(R) - R
+    if padding:  # Rows that nobody reads: they write to slots behind the active ones, or to the spare slot.
+        tokens_RC = F.pad(tokens_RC, (0, 0, 0, padding))
+        starts_R = torch.cat([starts_R, starts_R[:1].expand(padding)])
+        lasts_R = F.pad(lasts_R, (0, padding))
+        slots_R = None if slots_R is None else F.pad(slots_R, (0, padding), value=cache.spare)
+    hidden = _hidden(model, packed, cache, tokens_RC, starts_R, slots_R)
+    return model.logits(packed, hidden[torch.arange(len(lasts_R)), lasts_R])[:R]
+
+
+def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor,
+            slots_R: Tensor | None) -> Tensor:
+    """The layers over C new tokens per row, [R, C, D]. Where all rows start at one place, one mask serves them all."""
     R, C = tokens_RC.shape
+    aligned = bool((starts_R == starts_R[0]).all())
     first = int(starts_R[0]) if aligned else 0
-    cache.reserve((first if aligned else int(starts_R.max())) + C, cache.keys[0].shape[0] if slots_R is not None else R)
+    cache.reserve((first if aligned else int(starts_R.max())) + C, R if slots_R is None else cache.spare)
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
-    turn = model.turn[first : first + C] if aligned else model.turn[at_RC].unsqueeze(1)
+    turn = model.turn[at_RC[0]] if aligned else model.turn[at_RC].unsqueeze(1)
     bias = _bias(at_RC[:1] if aligned else at_RC, cache.capacity, packed.embed.dtype)
     bias = bias[0] if aligned else bias
     rows = slots_R if slots_R is not None else torch.arange(R, device=tokens_RC.device)

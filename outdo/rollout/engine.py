@@ -161,14 +161,13 @@ class _Run:
         slots = torch.arange(first_slot, first_slot + P * g)
         leaders = slots[::g]
         starts = torch.zeros(P, dtype=torch.int64)
-        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, True, leaders)
+        logits = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, starts + length - 1, leaders)
         if g > 1:
             self.cache.copy(leaders.repeat_interleave(g), slots, length)
         rows = (np.array(batch)[:, None] * g + np.arange(g)).ravel()
         self.active = np.concatenate([self.active, rows])
         self.rows.cached[rows] = length
         self._charge(P * length, 0, P * causal_attended(length), P)
-        logits = self.engine.model.logits(self.packed, hidden[:, -1])
         return rows, logits.repeat_interleave(g, dim=0)
 
     def _feed_active(self) -> tuple[IntArray, Tensor | None]:
@@ -190,16 +189,15 @@ class _Run:
         starts = r.cached[rows]
         at = np.minimum(starts[:, None] + np.arange(C), r.tokens.shape[1] - 1)
         tokens = torch.from_numpy(r.tokens[rows[:, None], at])
-        aligned = bool((starts == starts[0]).all())
         where = None if slots is None else torch.from_numpy(slots)
-        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, torch.from_numpy(starts), aligned, where)
-        last = hidden[torch.arange(len(rows)), torch.from_numpy(pending - 1)]
+        logits = forward_step(self.engine.model, self.packed, self.cache, tokens, torch.from_numpy(starts),
+                              torch.from_numpy(pending - 1), where)
         ends = r.length[rows]
         attended = int(((ends * (ends + 1) - starts * (starts + 1)) // 2).sum())
         sampled = int((r.mask[rows[:, None], at] & (np.arange(C) < pending[:, None])).sum())
         self._charge(int(pending.sum()) - sampled, sampled, attended, len(rows))
         r.cached[rows] = ends
-        return self.engine.model.logits(self.packed, last)
+        return logits
 
     def _charge(self, observed: int, sampled: int, attended: int, heads: int) -> None:
         """Book a forward pass: observed tokens are prefill, sampled ones (and all logits) decoding."""

@@ -21,7 +21,7 @@ def reinforce(loop: Loop) -> None:
     algorithm: Algorithm = plugins.make("algorithms", config.algorithm, Algorithm)  # type: ignore[type-abstract]
     for step in loop.steps():
         groups, usage = gather(loop, step)
-        samples, discarded = credit(groups, algorithm)
+        samples, discarded = credit(groups, algorithm, config.train_per_group, randomness.key(loop.seed, "subset", step))
         usage += Usage(discarded_tokens=discarded)
         metrics = describe(groups)
         for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
@@ -51,18 +51,36 @@ def judged(loop: Loop, prompts: Sequence[Prompt], trajectories: Sequence[Traject
             for i, p in enumerate(prompts)]
 
 
-def credit(groups: Sequence[Group], algorithm: Algorithm) -> tuple[list[Sample], int]:
+def credit(groups: Sequence[Group], algorithm: Algorithm, train_per_group: int | None = None,
+           seed: int = 0) -> tuple[list[Sample], int]:
     """Samples with advantages, and the sampled tokens of what trains nothing (no score, or no difference in a group)."""
     samples: list[Sample] = []
     discarded = 0
-    for group in groups:
+    for number, group in enumerate(groups):
         advantages = algorithm.advantages([s.value for s in group.scores]) or [None] * len(group.scores)
+        if train_per_group is not None:
+            advantages = subset(advantages, train_per_group, randomness.key(seed, number))
         for t, advantage in zip(group.trajectories, advantages, strict=True):
             if advantage is None or not t.mask.any():
                 discarded += int(t.mask.sum())
             else:
                 samples.append(Sample(t.token_ids, t.mask, (t.mask * advantage).astype(np.float32), t.logprobs))
     return samples, discarded
+
+
+def subset(advantages: Sequence[float | None], keep: int, seed: int) -> list[float | None]:
+    """Train on at most keep / 2 trajectories of each sign, drawn at random, their advantages scaled up for those left out.
+
+    The expected gradient stays what it was; the update, three quarters of the FLOPs, gets cheaper where one win stands
+    beside fifteen losses that all say the same (after Xu et al., 2504.13818, who keep the largest variance instead).
+    """
+    out: list[float | None] = [None] * len(advantages)
+    order = randomness.permutation(len(advantages), seed)
+    for sign in (1, -1):
+        side = [int(i) for i in order if (a := advantages[i]) is not None and a * sign > 0]
+        for i in side[: keep // 2]:
+            out[i] = advantages[i] * len(side) / min(len(side), keep // 2)  # type: ignore[operator]
+    return out
 
 
 def minibatches(samples: Sequence[Sample], config: Rollouts, seed: int, step: int) -> list[list[Sample]]:

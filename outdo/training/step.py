@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from outdo.machine import round_rows
 from outdo.models.decoder import Decoder
 from outdo.models.flops import update_flops
 from outdo.training.batch import MicroBatch, micro_batches
@@ -85,13 +87,15 @@ class Trainer:
 
     def logprobs(self, batch: MicroBatch) -> Tensor:
         """Log-probabilities [N] of the trained tokens at the sampling temperature, float32, with gradient."""
-        packed = self.model.pack(self.dtype)
-        hidden = self.model.hidden(packed, batch.tokens_BT).flatten(0, 1)
-        logits = self.model.logits(packed, hidden[batch.predicts_N]) / self.temperature
-        return torch.log_softmax(logits, dim=-1).gather(1, batch.targets_N[:, None]).squeeze(1)
+        packed, N = self.model.pack(self.dtype), len(batch.targets_N)
+        padding = (0, round_rows(N) - N)
+        predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
+        hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT).flatten(0, 1)
+        logits = self.model.logits(packed, hidden[predicts]) / self.temperature
+        return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
 
     def _cost(self, batch: MicroBatch) -> Usage:
-        n = batch.lengths_B
+        n = batch.lengths
         tokens, attended = int(n.sum()), int((n * (n + 1) // 2).sum())
         flops = update_flops(self.model.config, tokens, attended, len(batch.targets_N))
         return Usage(train_tokens=tokens, update_flops=flops)

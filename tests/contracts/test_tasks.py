@@ -155,7 +155,7 @@ def test_same_seeds_same_games_whatever_the_company(
 
 
 def test_a_players_game_is_an_episode(task: Task, played: dict[tuple[str, str], list[Trajectory]]) -> None:
-    """A player's own replies, fed to fresh episodes, give the same observations and facts: a policy sees no other game."""
+    """A player's own replies, fed to fresh episodes, give the same observations and facts."""
     prompts = task.prompts("train", 60, seed=5)
     for (_, opponent), games in played.items():
         episodes = task.episodes(prompts, np.arange(60), opponent)

@@ -23,7 +23,7 @@ from outdo.report import format as show
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
-    "<!--<script>",
+    "<!--<script ",
     "--><img src=x onerror=alert(1)>",
     "\"><svg onload=alert(1)>",
     "' onmouseover='alert(1)",
@@ -42,6 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Element:
     return parse(build(folder).read_text())
+
+
+@pytest.fixture(scope="module")
+def shape(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, tuple[str, ...]]]:
+    """Elements of a page whose every string is harmless."""
+    return structure(page_of(made.make(tmp_path_factory.mktemp("runs") / "x", "x", opponent="x")))
 
 
 def page_of(folder: Path) -> Element:
@@ -210,15 +216,14 @@ def test_games_are_one_won_and_one_lost_each(page: Element) -> None:
 
 
 @pytest.mark.parametrize("word", HOSTILE)
-def test_no_string_changes_the_page(tmp_path: Path, page: Element, word: str) -> None:
+def test_no_string_changes_the_page(tmp_path: Path, page: Element, shape: list[object], word: str) -> None:
     folder = made.make(tmp_path / "r", word, opponent=word)
     hostile = page_of(folder)
-    harmless = page_of(made.make(tmp_path / "s", "x", opponent="x"))
-    assert structure(hostile) == structure(harmless)
+    assert structure(hostile) == shape
     assert [s.raw for s in hostile.all("script")[1:]] == [s.raw for s in page.all("script")[1:]]  # ours, to the byte
     assert [s.raw for s in hostile.all("style")] == [s.raw for s in page.all("style")]
     claim = [h.text for h in hostile.one("section", id="verdict").all("h4")][-1]
-    assert claim == re.sub(r"\s+", " ", f"claim {word}")
+    assert claim == re.sub(r"\s+", " ", f"claim {word}").strip()
     games = embedded(hostile)["games"]
     assert games[0]["prompt"] == word and games[0]["text"] == f"<s> {word} pretrain"
     assert games[1]["steps"][1]["uci"] == word

@@ -6,6 +6,7 @@ Run: .venv/bin/python -m pytest tests/report   (about 5 s on one core)
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import report_folder as made
 
 import outdo.report
 from outdo.recipe import parse
-from outdo.report import curves, data, games, sections
+from outdo.report import curves, data, games, page, sections
 from outdo.report import format as show
 
 MAY_IMPORT = {"outdo.files", "outdo.errors", "outdo.recipe", "outdo.types"}
@@ -53,6 +54,12 @@ def test_formats(form: object, value: object, want: str) -> None:
 def test_clean_leaves_strict_json() -> None:
     dirty = {1: [float("nan"), (float("inf"), 0.123456789)], "s": "x", "b": True, "n": None}
     assert show.clean(dirty) == {"1": [None, [None, 0.123457]], "s": "x", "b": True, "n": None}
+
+
+def test_embedded_json_has_nothing_that_html_reads() -> None:
+    text = page.embed({"<!--<script ": ["</script x>", "&lt;", "\u2028", float("nan")]})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"<!--<script ": ["</script x>", "&lt;", "\u2028", None]}
 
 
 def test_stages_have_colours_of_their_own_and_keep_them() -> None:
@@ -146,3 +153,13 @@ def test_games_without_a_gold_score_are_neither_won_nor_lost(tmp_path: Path) -> 
     unsaid = {"value": None, "reason": "the judge could not say"}
     made.lines(file, [{**e, "gold": unsaid} for e in made.read_lines(file)])
     assert "rl" not in {g["stage"] for g in games.interesting(data.read(folder))}
+
+
+def test_opening_game() -> None:
+    def shown(*games_: str) -> list[dict[str, str]]:
+        return [dict(zip(("stage", "outcome"), g.split(), strict=True)) for g in games_]
+
+    assert games.opening(shown("sft won", "rl lost", "rl won", "rl won"), "rl") == 2
+    assert games.opening(shown("sft won", "rl lost"), "rl") == 1
+    assert games.opening(shown("pretrain lost", "sft lost", "sft won"), "rl") == 2
+    assert games.opening([], "rl") == 0

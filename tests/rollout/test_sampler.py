@@ -39,7 +39,7 @@ def test_distribution(temperature: float) -> None:
 
 
 def test_large_vocabulary() -> None:
-    """49,152 equally likely tokens: the token drawn is the uniform number's place, but for the rounding of a float32 sum."""
+    """49,152 equally likely tokens: the one drawn is the uniform number's place, up to a float32 sum's rounding."""
     vocab = 49_152
     uniform = torch.from_numpy(np.random.default_rng(1).random(64))
     tokens, _ = sample(torch.zeros(64, vocab), uniform, 1.0)
