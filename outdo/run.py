@@ -38,12 +38,12 @@ def run(recipe: Recipe, folder: Path, show: Show) -> Path:
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     machine.keep_freed_memory()
     state = prepare(recipe, folder, show)
+    measure_players(state)
     with stop_gently(state):
         for name in recipe.order():
             if not (folder / "stages" / name / "done.json").exists():
                 loop = Loop(state, name, start_model(state, name))
                 STAGES[type(recipe.stage[name])](loop)
-        measure_players(state)
     summary = folder / "summary.json"
     files.write_json(summary, summarise(folder))
     return summary
@@ -169,6 +169,8 @@ def luck(prompts: Sequence[Prompt], salt: int) -> np.ndarray:
 def measure_players(state: Run) -> None:
     """The reference players on the same prompts against every opponent -> players.jsonl."""
     file = state.folder / "players.jsonl"
+    if file.exists():
+        return
     names = state.recipe.evaluation.players or state.task.players
     opponents = state.recipe.evaluation.opponents or state.task.opponents
     lines = []

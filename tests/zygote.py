@@ -7,14 +7,18 @@ answers with its pid; {"wait": pid} answers with its exit code (minus the signal
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import math
 import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from typing import Any
 
+PATIENCE_S = 120.0
 _WRITES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 
 
@@ -44,6 +48,7 @@ def become(job: dict[str, Any]) -> None:
     out = os.devnull if job["file_bytes"] else job["out"]
     for path, number in ((os.devnull, 0), (out, 1), (job["err"], 2)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
+    faulthandler.enable()
     sys.argv = ["outdo", *job["argv"]]
     if job["file_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], job["file_bytes"]))
@@ -61,6 +66,17 @@ def become(job: dict[str, Any]) -> None:
     os._exit(code)
 
 
+def wait(pid: int) -> int:
+    """The child's exit code. One that hangs is made to say where and to end."""
+    end = time.monotonic() + PATIENCE_S
+    while (done := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGABRT)
+            end = math.inf
+        time.sleep(0.005)
+    return os.waitstatus_to_exitcode(done[1])
+
+
 def main() -> None:
     import torch
 
@@ -72,7 +88,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
-            answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
+            answer = wait(job["wait"])
         elif (answer := os.fork()) == 0:
             become(job)
         print(answer, flush=True)

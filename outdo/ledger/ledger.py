@@ -39,7 +39,7 @@ def peak_rss_bytes() -> int:
 
 
 class Ledger:
-    """Events of one stage in `ledger.jsonl`: {"step", "what", usage fields, "wall_s", "cpu_s", "peak_rss_bytes"}.
+    """Events of one stage in `ledger.jsonl`: {"step", "what", usage fields, "wall_s", "cpu_s", "peak_rss_bytes"}, training ones also "update_s", the seconds in optimiser steps.
 
     what: "train" (the stage's own work, what its budget counts), "evaluate" or "checkpoint" (overhead, kept apart).
     Steps that an interruption made the stage repeat stay in the file, marked redone: they were paid for.
@@ -107,6 +107,7 @@ def summarise(events: list[dict[str, Any]]) -> dict[str, Any]:
         "episodes": u.episodes,
         "wall_s": sum(e["wall_s"] for e in kept),
         "cpu_s": sum(e["cpu_s"] for e in kept),
+        "update_s": sum(e.get("update_s", 0.0) for e in kept),
         "peak_rss_bytes": max((e["peak_rss_bytes"] for e in events), default=0),
         "overhead_wall_s": sum(e["wall_s"] for e in events if e["what"] != "train"),
         "redone_flops": total(redone).flops,

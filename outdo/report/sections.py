@@ -143,11 +143,11 @@ def bill(run: RunData) -> dict[str, Any]:
     for name, entry in run.ledger.items():
         kinds = found if isinstance(found := entry.get("flops"), dict) else {}
         parts = [(k, number(kinds.get(k)) or 0.0) for k in FLOPS]
-        total, wall = sum(x for _, x in parts), number(entry.get("wall_s"))
+        total, seconds = sum(x for _, x in parts), number(entry.get("update_s"))
         stage = run.stages.get(name)
         rows.append({**entry, "name": name, "parts": parts, "total": total, "colour": stage.colour if stage else 0,
                      "done": bool(stage and stage.done), "started": bool(stage and stage.started) or total > 0,
-                     "peak_share": total / wall / peak if wall and peak and total else None})
+                     "peak_share": dict(parts)["update"] / seconds / peak if seconds and peak else None})
     rows = [r for r in rows if r["started"]]
     most = max((r["total"] for r in rows), default=0.0) or 1.0
     slowest = max((_seconds_of(r) for r in rows), default=0.0) or 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ class Loop:
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
         self.clock = Clock.start()
+        self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
         self._step, self._evaluated = self._resume()
 
@@ -102,6 +104,7 @@ class Loop:
 
     def train(self, samples: Sequence[Sample], loss: Any) -> tuple[dict[str, float], Usage]:
         """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
+        began = time.perf_counter()
         try:
             return self.trainer.step(samples, loss, self.lr_scale)
         except NonFiniteError as e:
@@ -109,10 +112,13 @@ class Loop:
             files.write_text(kept, "".join(_sample_line(s) for s in e.samples))
             raise UserError(f"stage {self.name}, step {self._step}: {e}; the weights are untouched and the batch is in "
                             f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
+        finally:
+            self._update_s += time.perf_counter() - began
 
     def book(self, usage: Usage, metrics: dict[str, float]) -> None:
         """Write down what this step cost and measured. Every step calls it once."""
-        self.ledger.book(self._step, "train", usage, self.clock.read())
+        self.ledger.book(self._step, "train", usage, {**self.clock.read(), "update_s": self._update_s})
+        self._update_s = 0.0
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
         files.append_line(self.folder / "metrics.jsonl", line)
 
