@@ -209,6 +209,28 @@ def play(
     playing.game(reopen.open_checkpoint(target, recipe, task, overrides), fen, temperature, seed, _console(), input)
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one recipe, one per seed.")],
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables and verdicts there, too.")] = None,
+) -> None:
+    """Put runs that differ only in their seed together: players, bill and verdicts with intervals over seeds and items.
+
+    [bold]Example[/]
+
+    outdo compare runs/endgames-seed0 runs/endgames-seed1 runs/endgames-seed2 --markdown table.md
+    """
+    from rich.markdown import Markdown
+
+    from outdo import files
+    from outdo.compare import table
+
+    text = table.markdown(table.gather(runs))
+    if markdown is not None:
+        files.write_text(markdown, text)
+    _console().print(Markdown(text))
+
+
 def _console() -> Console:
     from rich.console import Console
 

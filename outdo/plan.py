@@ -80,7 +80,8 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     peak = machine.gemm_peak_flops(dtype)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Decoder(config).parameters())
-    typical = _typical(task)
+    tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
+    typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
     stages = tuple(_stage(recipe, name, task, config, peak, typical, name in done) for name in recipe.order())
     return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
                 torch.get_num_threads(), _evaluation(recipe, task))
@@ -125,12 +126,12 @@ def _forward(c: DecoderConfig, length: Length) -> float:
     return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
 
 
-def _typical(task: Task) -> Length:
+def _typical(task: Task, split: str) -> Length:
     """An episode of the policy, whose skill nobody knows yet: the mean over the reference players."""
     if not task.players:
         half = task.max_tokens / 2
         return Length(half, half, causal_attended(round(half)))
-    lengths = [_length(task, player, "train", task.opponents[0]) for player in task.players]
+    lengths = [_length(task, player, split, task.opponents[0]) for player in task.players]
     return Length(*(float(np.mean([getattr(x, f) for x in lengths])) for f in ("tokens", "own", "attended")))
 
 

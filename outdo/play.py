@@ -67,6 +67,7 @@ def game(opened: Opened, fen: str | None, temperature: float, seed: int, console
     check(temperature >= 0, f"--temperature {temperature} is negative; 0 is greedy, 1 samples as in training")
     board = start_board(task, fen, seed)
     t = Table(opened.engine, task, board, temperature, seed, np.array([vocabulary.BOS], np.int64))
+    console.print(f"White is {opened.folder}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"You are Black. To draw, survive {task.config.max_moves} moves of White's or take its piece. "
                   f"Type {HELP}.", markup=False, highlight=False)
     while True:

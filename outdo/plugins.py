@@ -9,7 +9,7 @@ import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -32,9 +32,9 @@ def find(package: str, name: str, base: type[T]) -> type[T]:
         file, _, attribute = name.rpartition(":")
         module = _from_file(Path(file))
         found = getattr(module, attribute, None)
-        check(inspect.isclass(found) and issubclass(found, base),  # type: ignore[arg-type]
+        check(inspect.isclass(found) and issubclass(found, base),
               f"{name!r}: {file} has no class {attribute} derived from {base.__name__}")
-        return found  # type: ignore[return-value]
+        return cast(type[T], found)
     if name not in names(package):
         raise UserError(f"no {package[:-1]} called {name!r}{nearest(name, names(package))}; "
                         f"your own goes by path: my_file.py:MyClass")
@@ -59,7 +59,7 @@ def make(package: str, plugin: Plugin, base: type[T]) -> T:
             else:
                 lines.append(f"{package[:-1]} {plugin.name!r}: {key} = {problem['input']!r}: {problem['msg']}")
         raise UserError("; ".join(lines)) from None
-    return kind(config)
+    return cast(T, kind(config))
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from outdo.plan import Plan, duration
 
@@ -135,31 +136,32 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
 
 
-def results(summary: dict[str, Any]) -> Table:
+def results(summary: dict[str, Any]) -> RenderableType:
     """summary.json's players: one row per player and decoding, one column per opponent."""
     return _pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
                   f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}")
 
 
-def measured(records: Sequence[dict[str, Any]]) -> Table:
+def measured(records: Sequence[dict[str, Any]]) -> RenderableType:
     """Records of `outdo.reopen.measurements`."""
     first = records[0]
     cells = [(("model", r["decode"]), r["opponent"], r) for r in records]
     return _pivot(cells, f"{first['task']}: {first['checkpoint']}")
 
 
-def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: str) -> Table:
+def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: str) -> RenderableType:
     opponents = list(dict.fromkeys(opponent for _, opponent, _ in cells))
     sizes = sorted({c["n"] for _, _, c in cells})
     n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    table = Table(title=title, title_justify="left", caption=f"share won with 95 % interval, n = {n} prompts each",
-                  caption_justify="left")
+    table = Table()
     for header in ("player", "decoding", *(f"vs {o}" for o in opponents)):
         table.add_column(header, justify="left" if header in ("player", "decoding") else "right")
     for row in dict.fromkeys(row for row, _, _ in cells):
         found = {o: c for r, o, c in cells if r == row}
         table.add_row(*row, *(_interval(found[o]) if o in found else "" for o in opponents))
-    return table
+    # Beside the table, not in it: there they would wrap at its width.
+    heading = Text(title, no_wrap=True, overflow="ignore")
+    return Group(heading, table, Text(f"share won with 95 % interval, n = {n} prompts each", style="dim"))
 
 
 def _interval(c: dict[str, Any]) -> str:

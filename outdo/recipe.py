@@ -280,9 +280,11 @@ def _fields(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
     for i, part in enumerate(loc[:-1]):
         if loc[0] == "stage" and i == 2:
-            model = next(m for m in get_args(get_args(AnyStage)[0]) if get_args(m.model_fields["kind"].annotation) == (part,))
+            kinds: tuple[Any, ...] = get_args(get_args(AnyStage)[0])
+            model = next(m for m in kinds if get_args(m.model_fields["kind"].annotation) == (part,))
         elif not (loc[0] == "stage" and i < 2) and isinstance(model, type):
-            by_alias = {f.alias or n: f for n, f in model.model_fields.items()}
+            fields: Any = model.model_fields  # type: ignore[attr-defined]
+            by_alias = {f.alias or n: f for n, f in fields.items()}
             found = by_alias[str(part)].annotation
             model = found if isinstance(found, type) else next(a for a in get_args(found) if isinstance(a, type))
     return [f.alias or n for n, f in model.model_fields.items()]

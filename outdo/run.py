@@ -176,8 +176,6 @@ def measure_players(state: Run) -> None:
     lines = []
     for player in names:
         for opponent in opponents:
-            if state.interrupted:
-                raise KeyboardInterrupt
 
             def play(prompts: Sequence[Prompt], p: str = player, o: str = opponent) -> tuple[list[Trajectory], Usage]:
                 return state.task.play(p, prompts, luck(prompts, 1), o), Usage()

@@ -47,10 +47,11 @@ class Running:
         return Ended(code, *((self.streams / name).read_text() for name in ("out", "err")))
 
 
-def outdo(*argv: object, cwd: Path) -> Ended:
+def outdo(*argv: object, cwd: Path, **environment: str) -> Ended:
     """`python -m outdo argv...`, from the first import on."""
     command = [sys.executable, "-m", "outdo", *map(str, argv)]
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    variables = {**ENVIRONMENT, **environment}
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

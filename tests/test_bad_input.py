@@ -30,7 +30,7 @@ def refused(*argv: object, cwd: Path) -> str:
     return said
 
 
-# --- recipes --------------------------------------------------------------------------------------------------------------
+# --- recipes ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("override", "said"), [
@@ -40,7 +40,7 @@ def refused(*argv: object, cwd: Path) -> str:
     ("task.materiel=KQK", "task 'chess_endgame' has no option 'materiel'; did you mean 'material'?"),
     ("judge={name='outcome', wins='mate'}", "judge 'outcome' has no option 'wins'; did you mean 'win'?"),
     ("stage.rl.judge.probabilty=0.5", "judge 'random_reward' has no option 'probabilty'; did you mean 'probability'?"),
-    ("stage.rl.algorithm={name='grpo', clip_hihg=1}", "algorithm 'grpo' has no option 'clip_hihg'; did you mean 'clip_high'?"),
+    ("stage.rl.algorithm={name='grpo', scal=1}", "algorithm 'grpo' has no option 'scal'; did you mean 'scale'?"),
     ("task.name=chess_endgames", "no task called 'chess_endgames'; did you mean 'chess_endgame'?"),
     ("judge.name=outcomes", "no judge called 'outcomes'; did you mean 'outcome'?"),
     ("gold={name='stockfish'}", "no judge called 'stockfish'; there is"),
@@ -93,7 +93,7 @@ def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     assert said == "'mine.py:Mine': mine.py has no class Mine derived from Judge"
 
 
-# --- arguments ------------------------------------------------------------------------------------------------------------
+# --- arguments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("argv", "said"), [
@@ -120,9 +120,9 @@ def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     (["eval", "REFERENCE", "--set", "task.max_moves=40"], "checkpoint 'REFERENCE/stages/rl/checkpoints/"),
     (["play", "REFERENCE", "--temperature", "-1"], "--temperature -1.0 is negative"),
     (["play", "REFERENCE", "--fen", "rubbish"], "--fen 'rubbish' is no position"),
-    (["play", "REFERENCE", "--fen", "8/8/8/4k3/8/8/8/K6R w - - 0 1"], "--fen '8/8/8/4k3/8/8/8/K6R w - - 0 1' has the pieces KRK"),
-    (["play", "REFERENCE", "--fen", "8/8/8/4k3/8/8/8/K6Q b - - 0 1"], "--fen '8/8/8/4k3/8/8/8/K6Q b - - 0 1' has Black to move"),
-    (["play", "REFERENCE", "--fen", "8/8/8/8/8/8/1k6/K6Q w - - 0 1"], "--fen '8/8/8/8/8/8/1k6/K6Q w - - 0 1' cannot stand"),
+    (["play", "REFERENCE", "--fen", "8/8/8/4k3/8/8/8/K6R w - -"], "--fen '8/8/8/4k3/8/8/8/K6R w - -' has the pieces"),
+    (["play", "REFERENCE", "--fen", "8/8/8/4k3/8/8/8/K6Q b - -"], "--fen '8/8/8/4k3/8/8/8/K6Q b - -' has Black to"),
+    (["play", "REFERENCE", "--fen", "8/8/8/8/8/8/1k6/K6Q w - -"], "--fen '8/8/8/8/8/8/1k6/K6Q w - -' cannot stand"),
 ])  # fmt: skip
 def test_arguments(argv: list[object], said: str, tmp_path: Path) -> None:
     here = [str(a).replace("REFERENCE", str(reference())) for a in argv]
@@ -130,8 +130,10 @@ def test_arguments(argv: list[object], said: str, tmp_path: Path) -> None:
 
 
 def test_from_the_first_import_on(tmp_path: Path) -> None:
-    """The same through `python -m outdo`, no zygote."""
+    """The same through `python -m outdo`, no zygote; OUTDO_DEBUG shows where it comes from."""
     assert complaint(outdo("run", "missing.toml", cwd=tmp_path)).startswith("recipe 'missing.toml' does not exist")
+    told = outdo("run", "missing.toml", cwd=tmp_path, OUTDO_DEBUG="1")
+    assert told.code == 1 and "Traceback" in told.err and "UserError: recipe 'missing.toml'" in told.err
 
 
 def test_a_folder_that_exists(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert "Not a directory" in refused("run", TINY, "--out", "file/run", cwd=tmp_path)
 
 
-# --- damaged checkpoints --------------------------------------------------------------------------------------------------
+# --- damaged checkpoints ---------------------------------------------------------------------------------------------
 
 
 def truncate(file: Path) -> None:
@@ -190,7 +192,7 @@ def test_damaged_checkpoints(damage: Callable[[Path], object], said: str, checkp
 
 def test_a_whole_checkpoint_needs_only_its_task(checkpoint: Path, tmp_path: Path) -> None:
     assert "so its task is unknown; add --task or --recipe" in refused("eval", checkpoint, cwd=tmp_path)
-    task = ["--task", "chess_endgame", "--set", "task.material=KQK", "--set", "task.max_moves=6", "--set", "task.min_plies=3"]
+    task = ["--task", "chess_endgame", "--set", "task.material=KQK", "--set", "task.max_moves=6"]
     assert forked("eval", checkpoint, *task, "--prompts", 2, cwd=tmp_path).code == 0
     assert "reads at most 32 tokens" in refused("eval", checkpoint, *task[:4], cwd=tmp_path)
 
@@ -221,7 +223,7 @@ def test_an_unfinished_stage_cannot_be_measured(tmp_path: Path) -> None:
     assert "has no finished stage yet" in refused("eval", run, cwd=tmp_path)
 
 
-# --- two processes on one folder ------------------------------------------------------------------------------------------
+# --- two processes on one folder -------------------------------------------------------------------------------------
 
 
 def test_the_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:

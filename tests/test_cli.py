@@ -31,7 +31,7 @@ from outdo.plan import Plan, StagePlan, duration
 from outdo.reopen import open_checkpoint
 from outdo.tasks.chess import vocabulary
 
-# --- help ---------------------------------------------------------------------------------------------------------------
+# --- help ------------------------------------------------------------------------------------------------------------
 
 
 def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_version(tmp_path: Path) -> None:
     assert forked("--version", cwd=tmp_path).out == f"outdo {package.__version__}\n"
 
 
-# --- plans --------------------------------------------------------------------------------------------------------------
+# --- plans -----------------------------------------------------------------------------------------------------------
 
 
 def test_dry_run_says_everything_and_creates_nothing(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-# --- progress -------------------------------------------------------------------------------------------------------------
+# --- progress --------------------------------------------------------------------------------------------------------
 
 
 def stage(name: str, seconds: float, done: bool = False) -> StagePlan:
@@ -159,7 +159,8 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
         assert f"{player['value']:.1%} ({100 * player['ci95'][0]:.1f} to {100 * player['ci95'][1]:.1f})" in done.out
     assert f"report: {folder / 'report.html'}" in done.out
     assert (tmp_path / folder / "report.html").stat().st_size > 1000
-    assert forked("run", TINY, "--set", "name='piped'", "--set", "stage.sft.steps=1", "--set", "stage.rl.flops=1", cwd=tmp_path).code == 0
+    less = ["--set", "stage.sft.steps=1", "--set", "stage.rl.flops=1"]
+    assert forked("run", TINY, "--set", "name='piped'", *less, cwd=tmp_path).code == 0
     assert (tmp_path / "runs" / "piped-2" / "summary.json").exists(), "the next free number"
 
 
@@ -183,7 +184,6 @@ def test_a_report_that_fails_does_not_fail_the_run(tmp_path: Path) -> None:
     """Its folder is where the report should go: nothing can be written there."""
     run = tmp_path / "run"
     argv = ["run", TINY, "--set", "stage.sft.steps=1", "--set", "stage.rl.flops=1", "--out", run]
-    assert forked(*argv, cwd=tmp_path, kill=("run/summary.json", 1)).code == 0, "summary.json is written under another name"
     assert forked(*argv[:-1], tmp_path / "other", cwd=tmp_path, kill=(".summary.json.tmp", 1)).code == -9
     (tmp_path / "other" / "report.html").mkdir()
     done = forked("run", "--resume", tmp_path / "other", cwd=tmp_path)
@@ -201,7 +201,7 @@ def test_reports_are_built_anew(tmp_path: Path) -> None:
     assert (run / "report.html").stat().st_size > 1000
 
 
-# --- eval -----------------------------------------------------------------------------------------------------------------
+# --- eval ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +209,9 @@ def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model plays a legal move now and then: numbers that differ from prompt to prompt."""
     run = tmp_path_factory.mktemp("schooled") / "run"
     change = {"model.width": 32, "stage.sft.steps": 200, "stage.sft.episodes": 16, "stage.sft.train_on": "'everything'",
-              "stage.sft.optimizer.lr": 0.01, "stage.rl.flops": 1, "evaluation.prompts": 64, "checkpoint_s": 1e9}  # fmt: skip
-    done = forked("run", TINY, "--out", run, *(x for k, v in change.items() for x in ("--set", f"{k}={v}")), cwd=run.parent)
+              "stage.sft.optimizer.lr": 0.01, "stage.rl.flops": 1, "evaluation.prompts": 64}  # fmt: skip
+    overrides = [x for k, v in change.items() for x in ("--set", f"{k}={v}")]
+    done = forked("run", TINY, "--out", run, *overrides, cwd=run.parent)
     assert done.code == 0, done.err
     return run
 
@@ -245,7 +246,7 @@ def test_eval_by_other_prompts_dice_and_opponents(schooled: Path, tmp_path: Path
     assert done.code == 0 and str(intermediate) in done.out, "a folder inside a run knows its task"
 
 
-# --- play -----------------------------------------------------------------------------------------------------------------
+# --- play ------------------------------------------------------------------------------------------------------------
 
 SCRIPT = {"g8": ("a1", "a7"), "h8": ("a7", "h7"), "f8": ("a7", "h7")}  # square of the black king -> White's move
 START = "6k1/8/6K1/8/8/8/8/Q7 w - - 0 1"
@@ -253,7 +254,7 @@ START = "6k1/8/6K1/8/8/8/8/Q7 w - - 0 1"
 
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that follows SCRIPT: one layer that adds nothing, an embedding per word that matters, a head that knows.
+    """Follows SCRIPT: a layer that adds nothing, embeddings of the words that matter, a head that knows.
 
     From-square by the black king's place, which ends each observation; to-square by the from-square.
     """
@@ -315,7 +316,8 @@ def answers(*said: str) -> Callable[[str], str]:
     (("Kf8", "quit"), None, "Game left."),
     ((), None, "Game left."),  # end of input
 ])  # fmt: skip
-def test_games(said: tuple[str, ...], result: str | None, line: str, scripted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_games(said: tuple[str, ...], result: str | None, line: str, scripted: Path,
+               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     opened = open_checkpoint(str(scripted), TINY)
     assert play.game(opened, START, 0.0, 0, Console(width=200), answers(*said)) == result
     assert line in capsys.readouterr().out
@@ -350,7 +352,7 @@ def test_a_trained_model_can_be_played(schooled: Path, tmp_path: Path) -> None:
     """Games from several held-out starts: some first moves are legal, some are not, and both are said."""
     first = [forked("play", f"{schooled}:sft", "--seed", seed, cwd=tmp_path) for seed in range(12)]
     assert {f.code for f in first} == {0} and {f.err for f in first} == {""}
-    assert len({f.out.partition("White")[0] for f in first}) > 1, "other seeds, other starts"
+    assert len({f.out.partition("    a  b")[0] for f in first}) > 1, "other seeds, other starts"
     ends = ["which is no legal move: you win." in f.out for f in first]
     moved = ["White plays " in f.out and "Game left." in f.out for f in first]  # the input has ended by then
     assert any(ends) and any(moved) and all(e or m for e, m in zip(ends, moved, strict=True))
@@ -359,4 +361,5 @@ def test_a_trained_model_can_be_played(schooled: Path, tmp_path: Path) -> None:
 def test_the_script_of_the_package_is_this_command_line(tmp_path: Path) -> None:
     assert outdo("--version", cwd=tmp_path).out == f"outdo {package.__version__}\n"
     script = Path(sys.executable).with_name("outdo")
-    assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout == f"outdo {package.__version__}\n"
+    done = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert done.stdout == f"outdo {package.__version__}\n"

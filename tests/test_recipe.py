@@ -44,10 +44,10 @@ def complaint(data: dict[str, Any] | None = None, **overrides: Any) -> str:
     return str(e.value)
 
 
-# --- TOML ---------------------------------------------------------------------------------------------------------------
+# --- TOML ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")) + [TINY], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*sorted((ROOT / "recipes").glob("*.toml")), TINY], ids=lambda p: p.name)
 def test_a_resolved_recipe_reads_back_as_itself(path: Path, tmp_path: Path) -> None:
     first = load(path)
     copied = tmp_path / "resolved.toml"
@@ -72,7 +72,7 @@ def test_options_of_plugins_are_kept() -> None:
     assert parse(tomllib.loads(r.to_toml())) == r
 
 
-# --- --set ----------------------------------------------------------------------------------------------------------------
+# --- --set -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "key", "value"), [
@@ -101,7 +101,7 @@ def test_overrides_reach_every_level() -> None:
     assert r.task.options == {"max_moves": 9}
 
 
-# --- the tree -------------------------------------------------------------------------------------------------------------
+# --- the tree --------------------------------------------------------------------------------------------------------
 
 
 def test_order_arms_paths_and_budgets() -> None:
@@ -110,7 +110,7 @@ def test_order_arms_paths_and_budgets() -> None:
     assert r.arms() == ["more", "rl"]
     assert r.path("rl") == ["pretrain", "sft", "rl"]
     assert [r.budget_flops(n) for n in r.order()] == [1e9, None, 5e9, 5e9]
-    assert recipe(stage__rl__steps=3).budget_flops("rl") is None, "steps of its own take an arm out of the common budget"
+    assert recipe(stage__rl__steps=3).budget_flops("rl") is None, "its own steps take an arm out of the common budget"
     assert recipe(stage__rl__flops=2e9).budget_flops("rl") == 2e9
 
 
@@ -126,7 +126,7 @@ def test_cycles_missing_sources_and_endless_stages() -> None:
     assert "stage name 'a/b'" in complaint({**BASE, "stage": {"a/b": {"kind": "sft", "steps": 1}}})
 
 
-# --- what readers get wrong -----------------------------------------------------------------------------------------------
+# --- what readers get wrong ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("overrides", "place", "meant"), [

@@ -49,7 +49,7 @@ def ratio(base: Sequence[Sequence[Point]], other: Sequence[Sequence[Point]], axi
     point = _once(b, o, np.arange(b.items.shape[0]), np.arange(b.items.shape[2]))
     rng = np.random.default_rng(0)
     S, _, N = b.items.shape
-    results = [_once(b, o, rng.integers(0, S, S), rng.integers(0, N, N)) for _ in range(draws)]
+    results = [_once(b, o, rng.integers(0, S, size=(S,)), rng.integers(0, N, size=(N,))) for _ in range(draws)]
     ratios = [r.value for r in results if r.value is not None]
     reached = float(np.mean([r.other_budget is not None for r in results]))
     interval = None

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from outdo.models.ops import rms_normalize, rotate, softmax, swiglu
 
-
 PADDING = 64  # positions behind the longest sequence that right padding may take
 
 

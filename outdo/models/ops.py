@@ -13,18 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    out: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]
+    return out
+
+
 class _RmsNormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         width = x.shape[-1]
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
         inverse = square.div_(width).add_(eps).rsqrt_().to(x.dtype)
-        y = x * inverse
+        y: Tensor = x * inverse
         ctx.save_for_backward(y, inverse)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         y, inverse = ctx.saved_tensors
         along = (grad * y).mean(-1, keepdim=True, dtype=torch.float32).to(y.dtype)
         return torch.addcmul(grad, y, along, value=-1).mul_(inverse), None
@@ -32,7 +37,7 @@ class _RmsNormalize(torch.autograd.Function):
 
 def rms_normalize(x: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, without a weight; the statistics in float32."""
-    return _RmsNormalize.apply(x, eps)
+    return _apply(_RmsNormalize, x, eps)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -42,7 +47,7 @@ class _SwiGLU(torch.autograd.Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
         return grad_gate, F.silu(gate).mul_(grad)
@@ -50,7 +55,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up. The two arrive apart: halves of one matrix are strided, and strided bf16 is four times slower."""
-    return _SwiGLU.apply(gate, up)
+    return _apply(_SwiGLU, gate, up)
 
 
 def _turn(x: Tensor, turn: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ class _Rotate(torch.autograd.Function):
         return _turn(x, turn)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (turn,) = ctx.saved_tensors
         return _turn(grad, turn.conj()), None
 
@@ -77,7 +82,7 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     Checkpoints keep the two numbers of a pair d / 2 apart; packing lays them side by side, which leaves every q . k as it
     was and makes the rotation one complex product. The result is contiguous.
     """
-    return _Rotate.apply(x, turn)
+    return _apply(_Rotate, x, turn)
 
 
 class _Softmax(torch.autograd.Function):
@@ -88,11 +93,12 @@ class _Softmax(torch.autograd.Function):
         return weights
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (weights,) = ctx.saved_tensors
-        return torch.ops.aten._softmax_backward_data(grad.contiguous(), weights, -1, weights.dtype)
+        out: Tensor = torch.ops.aten._softmax_backward_data(grad.contiguous(), weights, -1, weights.dtype)
+        return out
 
 
 def softmax(scores: Tensor) -> Tensor:
     """Softmax over the last dimension, computed in float32, kept in the dtype of the scores."""
-    return _Softmax.apply(scores)
+    return _apply(_Softmax, scores)

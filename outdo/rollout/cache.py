@@ -19,7 +19,6 @@ from outdo.machine import round_rows
 from outdo.models.decoder import Decoder, DecoderConfig, Packed, attend
 from outdo.models.ops import rms_normalize
 
-
 _STRIDE_TOKENS = 16
 
 

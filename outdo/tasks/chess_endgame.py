@@ -83,7 +83,7 @@ class ChessEndgame(Task):
 
     turn_tokens = 2
     opponents = ("perfect", "random", "runner")
-    players: ClassVar[tuple[str, ...]] = ("random", "teacher", "perfect")
+    players = ("random", "teacher", "perfect")
     headline = "win"
     judge = "outcome"
     result_token_ids: ClassVar[Mapping[str, int]] = measures.result_token_ids()
@@ -172,7 +172,8 @@ class ChessEndgame(Task):
         _, first, count = np.unique(dtm[order], return_index=True, return_counts=True)
         level = (drawn % np.uint64(len(first))).astype(np.int64)
         within = (drawn // np.uint64(len(first)) % count[level].astype(np.uint64)).astype(np.int64)
-        return pool[order[first[level] + within]]
+        starts: IntArray = pool[order[first[level] + within]]
+        return starts
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Games:
         """See `Task.episodes`. Opponents: perfect (default), random, runner."""
@@ -207,7 +208,7 @@ class ChessEndgame(Task):
     def _trajectory(prompt: Prompt, log: _Log, games: Games, row: int) -> Trajectory:
         """Cut one game out of the log."""
         end = int(log.length[row])
-        tokens, mask, logprobs = (x[row, :end].copy() for x in (log.tokens, log.mask, log.logprobs))
+        tokens, mask, logprobs = log.tokens[row, :end].copy(), log.mask[row, :end].copy(), log.logprobs[row, :end].copy()
         return Trajectory(prompt.id, 0, tokens, mask, logprobs, -1, Finish.DONE, games.info(row))
 
     def player_flops(self, player: str) -> float:

@@ -76,7 +76,7 @@ def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:
     tokens, segments = np.zeros((B, T), np.int64), np.full((B, T), -1, np.int64)
     mask = np.zeros((B, T), bool)
     old, advantages = np.zeros((B, T), np.float32), np.zeros((B, T), np.float32)
-    lengths = []
+    lengths: list[int] = []
     for b, row in enumerate(rows):
         at = 0
         for s in row:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from outdo.errors import UserError
 from outdo.models import hf
-from outdo.models.decoder import Decoder, DecoderConfig, attend_causal
+from outdo.models.decoder import Decoder, DecoderConfig, attend_causal, causal_bias
 from outdo.rollout.engine import Sampling
 
 SIZES = {
@@ -140,6 +140,30 @@ def test_rows_do_not_see_each_other(c: DecoderConfig) -> None:
             torch.testing.assert_close(logits(model, ids[row : row + 1])[0], together[row], rtol=1e-5, atol=1e-5)
 
 
+def test_packed_sequences_do_not_see_each_other(c: DecoderConfig) -> None:
+    """Several sequences in one row, beside padding: values and gradients of each are those of the sequence alone."""
+    model, lengths = decoder(c), [[5, 20, 1, 14], [30], [2, 2, 30, 6]]
+    ids = tokens(c, 3, 48)
+    segments = torch.full((3, 48), -1)
+    spans = []
+    for row, parts in enumerate(lengths):
+        at = 0
+        for n in parts:
+            segments[row, at : at + n] = len(spans)
+            spans.append((row, at, at + n))
+            at += n
+    packed = model.pack(torch.float32)
+    together = model.logits(packed, model.hidden(packed, ids, segments))
+    for row, start, end in spans:
+        alone = logits(model, ids[row : row + 1, start:end])[0]
+        torch.testing.assert_close(together[row, start:end], alone, rtol=1e-4, atol=1e-4)
+        weight = torch.linspace(-1, 1, alone.numel()).view_as(alone)
+        got, want = (torch.autograd.grad((x * weight).sum(), list(model.parameters()), retain_graph=True)
+                     for x in (together[row, start:end], alone))  # fmt: skip
+        for g, w in zip(got, want, strict=True):
+            torch.testing.assert_close(g, w, rtol=1e-3, atol=1e-4 * max(float(w.abs().max()), 1e-2))
+
+
 @pytest.mark.parametrize("block", [1, 7, 16, 50, 51, 1000])
 def test_attention_block_size_changes_nothing(block: int) -> None:
     """Values and gradients equal a dense softmax over the whole square."""
@@ -150,7 +174,7 @@ def test_attention_block_size_changes_nothing(block: int) -> None:
     scores = (q @ full_k.transpose(2, 3)).masked_fill(torch.ones(50, 50).triu(1).bool(), float("-inf"))
     want = (torch.softmax(scores, -1) @ full_v).transpose(1, 2).flatten(2)
     wanted = torch.autograd.grad(want, (q, k, v), grad)
-    got = attend_causal(q, k, v, block)
+    got = attend_causal(q, k, v, causal_bias(torch.zeros(2, 50), None, q.dtype), block)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     for g, w in zip(torch.autograd.grad(got, (q, k, v), grad), wanted, strict=True):
         torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import config, decoder
 
 from outdo.models import decoder as decoder_module
-from outdo.models.decoder import Decoder, DecoderConfig, attend_causal
+from outdo.models.decoder import Decoder, DecoderConfig, attend_causal, causal_bias
 from outdo.models.flops import causal_attended, forward_flops, layer_weights, update_flops
 
 BLOCK = inspect.signature(attend_causal).parameters["block"].default
@@ -85,7 +85,8 @@ def test_forward_in_blocks_lies_between_causal_and_dense(T: int) -> None:
 
 def test_smaller_blocks_come_nearer_to_the_causal_count() -> None:
     q = torch.zeros(1, 2, 64, 4)
-    costs = [counted(lambda b=b: attend_causal(q, q, q, b))["attention"] for b in (64, 16, 4, 1)]  # type: ignore[misc]
+    bias = causal_bias(torch.zeros(1, 64), None, q.dtype)
+    costs = [counted(lambda b=b: attend_causal(q, q, q, bias, b))["attention"] for b in (64, 16, 4, 1)]  # type: ignore[misc]
     assert costs == sorted(costs, reverse=True) and len(set(costs)) == 4
     assert costs[-1] == 4 * 2 * 4 * causal_attended(64), "one query per block is exactly causal"
 
@@ -126,9 +127,9 @@ def test_the_counter_sees_a_change_of_the_model(monkeypatch: pytest.MonkeyPatch)
     """The comparison above is not vacuous: an extra product in attention shows up."""
     honest = counted(lambda: forward(decoder(), 1, 8))
 
-    def wasteful(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def wasteful(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         torch.bmm(q[0], q[0].transpose(1, 2))
-        return attend_causal(q, k, v)
+        return attend_causal(q, k, v, bias)
 
     monkeypatch.setattr(decoder_module, "attend_causal", wasteful)
     assert counted(lambda: forward(decoder(), 1, 8))["attention"] > honest["attention"]

@@ -72,9 +72,12 @@ def test_usage(case: str, group_size: int, slots: int) -> None:
 
 @pytest.mark.parametrize("group_size", [1, 4])
 def test_linear_flops_are_what_torch_counts(group_size: int) -> None:
-    """Exactly, where no chunk is padded: single answers, prompts of different lengths, few slots."""
+    """Exactly, where nothing is padded: single answers, prompts of different lengths, at most 8 rows at a time.
+
+    (More rows are rounded up, see `machine.round_rows`; torch counts the padding, the bill does not.)
+    """
     asked = prompts(LENGTHS)
-    sampler = engine(decoder(), slots=9)
+    sampler = engine(decoder(), slots=8)
     with FlopCounterMode(display=False) as counter:
         got, _, _ = generate(sampler, asked, group_size, CASES["one-shot"][0])
     counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}

@@ -50,7 +50,8 @@ class Games:
         """Write the current positions down and say which now stand for the fifth time."""
         now = self._key(self.position.rows(rows), black)
         self._seen[rows, plies] = now
-        return (self._seen[rows] == now[:, None]).sum(1) >= 5
+        often: BoolArray = (self._seen[rows] == now[:, None]).sum(1) >= 5
+        return often
 
     def _put(self, rows: IntArray, p: Position) -> None:
         for field, value in zip(self.position, p, strict=True):

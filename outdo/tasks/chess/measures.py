@@ -86,7 +86,9 @@ def replay(trajectory: Trajectory) -> list[dict[str, Any]]:
     for k, reply in enumerate(replies):
         if k:
             black = int(vocabulary.read_observations(observations[k][None]).black[0])
-            push(chess.Move(board.king(chess.BLACK), black))
+            king = board.king(chess.BLACK)
+            assert king is not None
+            push(chess.Move(king, black))
         push(chess.Move.from_uci("".join(vocabulary.words()[i] for i in reply)))
     rest = ids[1 + _TURN * len(replies) :]
     result, reply = trajectory.info.get("result"), trajectory.info.get("last_reply")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ def choose(allowed: BoolArray, random_R: NDArray[np.uint64]) -> IntArray:
     """A uniform choice among the True entries of each row. allowed [R, S], each row with at least one."""
     count = allowed.sum(1).astype(np.uint64)
     nth = (random_R % np.maximum(count, np.uint64(1))).astype(np.int64)
-    return np.argmax(allowed & (np.cumsum(allowed, 1) == nth[:, None] + 1), axis=1)
+    out: IntArray = np.argmax(allowed & (np.cumsum(allowed, 1) == nth[:, None] + 1), axis=1)
+    return out
 
 
 # --- Black: (tables, positions, draws [R]) -> step 0..7 [R]; every position has a legal move --------------------------
@@ -101,7 +103,8 @@ def _pawn_terms(p: Position) -> FloatArray:
     ahead = np.minimum(p.square + 8, 63)
     escort = rules.DISTANCE[p.white, ahead]
     outside = rules.DISTANCE[p.black, 56 + file] > 7 - rank + 1  # Black's king is outside the pawn's square
-    return 2.0 * rank - 1.5 * escort + 6.0 * outside * rank + rules.DISTANCE[p.black, ahead]
+    out: np.ndarray = 2.0 * rank - 1.5 * escort + 6.0 * outside * rank + rules.DISTANCE[p.black, ahead]
+    return out
 
 
 @functools.cache
@@ -176,7 +179,7 @@ WHITE: dict[str, Callable[..., tuple[IntArray, FloatArray]]] = {
 }
 
 
-def named(kind: dict[str, Callable], name: str) -> Callable:
+def named(kind: dict[str, Callable[..., Any]], name: str) -> Callable[..., Any]:
     """Look a player up by name."""
     check(name in kind, f"player {name!r} is unknown; chess_endgame has {', '.join(kind)}; use one of these")
     return kind[name]

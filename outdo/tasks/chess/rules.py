@@ -119,14 +119,16 @@ def key(p: Position) -> IntArray:
 
 def in_check(p: Position) -> BoolArray:
     """Whether White's piece attacks the black king. [R]"""
-    return _ATTACKS_FLAT[((p.piece * 64 + p.square) * 64 + p.white) * 64 + p.black]
+    out: BoolArray = _ATTACKS_FLAT[((p.piece * 64 + p.square) * 64 + p.white) * 64 + p.black]
+    return out
 
 
 def is_legal(p: Position, white_to_move: bool) -> BoolArray:
     """Whether the position can stand on a board: squares differ, kings apart, the side not to move not in check. [R]"""
     apart = ~NEAR[p.white, p.black] & (p.white != p.square) & (p.black != p.square)
     on_rank = (p.piece != PAWN) | ((p.square >= 8) & (p.square < 56))
-    return apart & on_rank & ~in_check(p) if white_to_move else apart & on_rank
+    out: BoolArray = apart & on_rank & ~in_check(p) if white_to_move else apart & on_rank
+    return out
 
 
 def white_moves(p: Position, slots: int = 64) -> WhiteMoves:

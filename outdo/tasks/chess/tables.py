@@ -107,7 +107,8 @@ def _regions(piece: int) -> NDArray[np.int8]:
         row = area | ((area << one) & not_a) | ((area >> one) & not_h)
         grown = (row | (row << eight) | (row >> eight)) & masks
         if np.array_equal(grown, area):
-            return np.bitwise_count(area).astype(np.int8)
+            count: np.ndarray = np.bitwise_count(area).astype(np.int8)
+            return count
         area = grown
 
 

@@ -82,7 +82,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     bare = Tokenizer(WordLevel({word: i for i, word in enumerate(words())}, unk_token="<unk>"))
     bare.pre_tokenizer = WhitespaceSplit()
     bare.post_processor = TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", BOS)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bare,
         bos_token="<s>",
         eos_token="</s>",
