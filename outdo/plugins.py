@@ -55,7 +55,8 @@ def make(package: str, plugin: Plugin, base: type[T]) -> T:
         for problem in e.errors():
             key = ".".join(str(p) for p in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                lines.append(f"{package[:-1]} {plugin.name!r} has no option {key!r}{nearest(key, list(kind.Config.model_fields))}")
+                valid = list(kind.Config.model_fields)
+                lines.append(f"{package[:-1]} {plugin.name!r} has no option {key!r}{nearest(key, valid)}")
             else:
                 lines.append(f"{package[:-1]} {plugin.name!r}: {key} = {problem['input']!r}: {problem['msg']}")
         raise UserError("; ".join(lines)) from None

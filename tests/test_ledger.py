@@ -14,7 +14,7 @@ import pytest
 from outdo.ledger.ledger import Clock, Ledger, read, summarise, total
 from outdo.types import Usage
 
-SECONDS = {"wall_s": 2.0, "cpu_s": 1.5}
+SECONDS = {"wall_s": 2.0, "cpu_s": 1.5, "update_s": 0.5}
 NAMES = [f.name for f in fields(Usage)]
 
 
@@ -73,10 +73,8 @@ def test_summary(ledger: Ledger) -> None:
     summary, spent = summarise(read(ledger.path)), added(0, 1, 2, 3, 4)
     for name in ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes"):
         assert summary[name] == getattr(spent, name)
-    assert summary["flops"] == {
-        k: getattr(spent, f"{k}_flops") for k in ("prefill", "decode", "judge", "reference", "update")
-    }
-    assert summary["wall_s"] == 10.0 and summary["cpu_s"] == 7.5
+    assert summary["flops"] == {k: getattr(spent, f"{k}_flops") for k in ("prefill", "decode", "judge", "reference", "update")}
+    assert summary["wall_s"] == 10.0 and summary["cpu_s"] == 7.5 and summary["update_s"] == 2.5
     assert summary["overhead_wall_s"] == 10.0 and summary["redone_flops"] == summary["redone_wall_s"] == 0
     assert json.loads(json.dumps(summary)) == summary
 

@@ -78,7 +78,7 @@ def as_sample(t: Trajectory, advantage: float = 1.0) -> Sample:
 class Ragged:
     """An environment whose every turn differs from row to row and depends on the reply alone.
 
-    The observation after a reply holds (sum of the reply) mod `longest` tokens, so its length runs from 0 to
+    The observation after a reply holds (5 * sum of the reply) mod `longest` tokens, so its length runs from 0 to
     longest - 1; the episode is done after 1 + (first token of the prompt) mod `turns` turns. It remembers every reply.
     """
 
@@ -94,7 +94,7 @@ class Ragged:
         for i, row in enumerate(rows_R):
             assert self.left[row] > 0, "a finished episode was stepped"
             reply = [int(t) for t in replies_RN[i] if t >= 0]
-            n = sum(reply) % self.longest
+            n = 5 * sum(reply) % self.longest
             out[i, :n] = [(reply[-1] + 7 * k) % SMALL.vocab_size for k in range(n)]
             self.replies[row].append(reply)
             self.observations[row].append(out[i, :n].tolist())

@@ -96,7 +96,8 @@ def markdown(e: Evidence) -> str:
     lines = [f"Seeds {seeds}; intervals are 95 %, over seeds and starts.", ""]
     for opponent in e.opponents:
         lines += [f"**Against {opponent}** (share of games won)", "",
-                  "| player | decoding | wins | 95 % interval | each seed | illegal | excess moves | teacher's moves | tells wins |",
+                  "| player | decoding | wins | 95 % interval | each seed | illegal | excess moves "
+                  "| teacher's moves | tells wins |",
                   "|---|---|---|---|---|---|---|---|---|"]
         lines += [_line(r) for r in rows(e) if r["opponent"] == opponent]
         lines.append("")
@@ -105,9 +106,10 @@ def markdown(e: Evidence) -> str:
               "|---|---|---|---|---|---|---|---|---|"]
     for b in bill(e):
         total = sum(b["flops"].values())
+        tokens = " | ".join(f"{b[k] / 1e6:.2f} M" for k in ("decode_tokens", "train_tokens", "discarded_tokens"))
         lines.append(f"| {b['stage']} | {total / 1e12:.1f} | {_share(b['flops']['decode'], total)} | "
-                     f"{_share(b['flops']['update'], total)} | {b['decode_tokens'] / 1e6:.2f} M | {b['train_tokens'] / 1e6:.2f} M | "
-                     f"{b['discarded_tokens'] / 1e6:.2f} M | {b['wall_s']:.0f} | {b['peak_rss_bytes'] / 1e9:.1f} GB |")
+                     f"{_share(b['flops']['update'], total)} | {tokens} | {b['wall_s']:.0f} | "
+                     f"{b['peak_rss_bytes'] / 1e9:.1f} GB |")
     lines += ["", "**Verdicts**", ""]
     lines += [f"- *{v['claim']}*: **{v['verdict']}**. {v['text']}" for v in verdicts(e.folders, e.recipe)]
     return "\n".join(lines) + "\n"
@@ -116,17 +118,18 @@ def markdown(e: Evidence) -> str:
 def _line(r: dict[str, Any]) -> str:
     x, (low, high) = r["extra"], r["ci95"]
     each = " / ".join(f"{100 * v:.1f}" for v in r["each"])
-    return (f"| {r['name']} | {r['decode']} | **{100 * r['value']:.1f} %** | {100 * low:.1f} – {100 * high:.1f} | {each} | "
-            f"{_percent(x['illegal'])} | {_number(x['excess_moves'])} | {_percent(x['teacher_agreement'])} | {_percent(r['judging'])} |")
+    return (f"| {r['name']} | {r['decode']} | **{100 * r['value']:.1f} %** | {100 * low:.1f} to {100 * high:.1f} | {each} | "
+            f"{_percent(x['illegal'])} | {_number(x['excess_moves'])} | {_percent(x['teacher_agreement'])} | "
+            f"{_percent(r['judging'])} |")
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "–"
+    return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
 def _percent(x: float | None) -> str:
-    return "–" if x is None else f"{100 * x:.1f} %"
+    return "-" if x is None else f"{100 * x:.1f} %"
 
 
 def _number(x: float | None) -> str:
-    return "–" if x is None else f"{x:.1f}"
+    return "-" if x is None else f"{x:.1f}"

@@ -140,7 +140,8 @@ def unseen_opponents(e: Evidence) -> Iterator[Verdict]:
         found.append((opponent, d, ours))
         worst = worst if d.verdict == "higher" else "contradicted" if d.verdict == "lower" else "not distinguishable"
     said = "; ".join(f"{o}: {rate(x)}, {points(d)}" for o, d, x in found)
-    text = f"Against opponents never trained on, {e.rl} (greedy) compared with its start {e.trunk}: {said} ({size(e, found[0][1])})."
+    text = (f"Against opponents never trained on, {e.rl} (greedy) compared with its start {e.trunk}: {said} "
+            f"({size(e, found[0][1])}).")
     yield make("unseen_opponents", "The gain holds against opponents that training never met", worst, text,
                differences={o: diff(d) for o, d, _ in found})
 
@@ -221,8 +222,8 @@ def _ratio_text(e: Evidence, axis: str, r: cost.Ratio) -> str:
     if r.value == 0.0:
         return f"In {axis}: {e.rl} started above {goal}."
     interval = f" [{r.ci95[0]:.2g}, {r.ci95[1]:.2g}]" if r.ci95 else " (interval not identified)"
-    return (f"In {axis}: {goal}, took {unit(r.base_budget)} by imitation and {unit(r.other_budget or 0)} by reinforcement past the "
-            f"shared start: a ratio of {r.value:.2g}{interval}.")
+    return (f"In {axis}: {goal}, took {unit(r.base_budget)} by imitation and {unit(r.other_budget or 0)} by reinforcement past "
+            f"the shared start: a ratio of {r.value:.2g}{interval}.")
 
 
 def controls(e: Evidence) -> Iterator[Verdict]:
@@ -275,8 +276,8 @@ def rules(e: Evidence) -> Iterator[Verdict]:
         return
     t, s, i = (float(np.nanmean(x)) for x in (teacher, score, imitation))
     yield make("rule_known_best", "Best behaviour known, training must be cheap: SFT wins", "not measurable here",
-               f"Does not apply: the demonstrations here are not the best behaviour (the teacher wins {percent(t)}), so imitation "
-               f"copies what is wrong with them, too ({percent(i)}).", teacher=t, imitation=i)
+               f"Does not apply: the demonstrations here are not the best behaviour (the teacher wins {percent(t)}), so "
+               f"imitation copies what is wrong with them, too ({percent(i)}).", teacher=t, imitation=i)
     d = paired_difference(score, np.maximum(np.nanmean(imitation), np.nanmean(teacher)) * np.ones_like(score))
     yield make("rule_unknown_best", "Best behaviour unknown, but it can be judged: RL wins",
                {"higher": "supported", "lower": "contradicted"}.get(d.verdict, d.verdict),
@@ -286,8 +287,8 @@ def rules(e: Evidence) -> Iterator[Verdict]:
     yield make("rule_preferences", "No rule can be written, people can only prefer: RLHF", "not measurable here",
                "Does not apply: the rules of the game give the reward exactly; no preferences were collected.")
     yield make("rule_dense", "Dense feedback exists: SFT may be enough", "not measurable here",
-               "Not tested: the only feedback used here is the result at the end of a game. (Exact tables would give dense feedback "
-               "on every move; the recipe keeps them for measuring.)")
+               "Not tested: the only feedback used here is the result at the end of a game. (Exact tables would give dense "
+               "feedback on every move; the recipe keeps them for measuring.)")
 
 
 CLAIMS = (beats_teacher, imitation_ceiling, equal_budget, copies_or_wins, unseen_opponents, judging_gap, cost_ratio, controls,

@@ -39,7 +39,8 @@ def peak_rss_bytes() -> int:
 
 
 class Ledger:
-    """Events of one stage in `ledger.jsonl`: {"step", "what", usage fields, "wall_s", "cpu_s", "peak_rss_bytes"}, training ones also "update_s", the seconds in optimiser steps.
+    """Events of one stage in `ledger.jsonl`: step, what, usage fields, wall_s, cpu_s, peak_rss_bytes; training ones also
+    update_s, the seconds in optimiser steps.
 
     what: "train" (the stage's own work, what its budget counts), "evaluate" or "checkpoint" (overhead, kept apart).
     Steps that an interruption made the stage repeat stay in the file, marked redone: they were paid for.

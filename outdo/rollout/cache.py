@@ -24,7 +24,10 @@ _STRIDE_TOKENS = 16
 
 @dataclass
 class KVCache:
-    """keys[l] and values[l] are [slots + some spare ones, K, U, d]. Never NaN behind a row's end, so that a weight of 0 hides what is there."""
+    """keys[l] and values[l] are [slots + some spare ones, K, U, d].
+
+    Never NaN behind a row's end, so that a weight of 0 hides what is there.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]

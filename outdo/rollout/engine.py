@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from outdo import randomness
+from outdo.errors import check
 from outdo.models.decoder import Decoder, Packed
 from outdo.models.flops import causal_attended, forward_flops
 from outdo.rollout.cache import KVCache, forward_step
@@ -100,9 +101,16 @@ class Engine:
         """group_size trajectories for each prompt, in prompt order.
 
         environment: its row i * group_size + g is sample g of prompt i. progress(done, all) is called as rows finish.
+        Raises UserError for prompts that leave no room to answer and for trajectories that the model cannot hold.
         """
         assert self._packed is not None, "load() comes before generate()"
         assert group_size <= self.slots, f"a group of {group_size} does not fit into {self.slots} slots"
+        context = self.model.config.max_position_embeddings
+        check(sampling.max_tokens <= context, f"trajectories of up to {sampling.max_tokens} tokens do not fit into the model's "
+              f"context of {context}; shorten the task's episodes or use a model with a longer context")
+        for prompt in prompts:
+            check(0 < len(prompt.token_ids) < sampling.max_tokens, f"prompt {prompt.id!r} has {len(prompt.token_ids)} tokens; "
+                  f"prompt and answers share max_tokens = {sampling.max_tokens}: shorten the prompt or raise max_tokens")
         rows = _Rows(prompts, group_size, sampling)
         run = _Run(self, self._packed, rows, sampling, seed, environment)
         total = len(prompts) * group_size

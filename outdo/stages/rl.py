@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
 from outdo import plugins, randomness
 from outdo.algorithms.base import Algorithm
+from outdo.errors import check
 from outdo.recipe import Rl, Rollouts
 from outdo.rollout.episodes import rollout
 from outdo.stages.loop import Loop
@@ -44,8 +46,13 @@ def gather(loop: Loop, step: int) -> tuple[list[Group], Usage]:
 
 
 def judged(loop: Loop, prompts: Sequence[Prompt], trajectories: Sequence[Trajectory]) -> list[Group]:
-    """Put trajectories, in prompt order, into scored groups."""
+    """Put trajectories, in prompt order, into scored groups. Raises UserError for scores that are no numbers."""
     scores = loop.judge.score(trajectories)
+    check(len(scores) == len(trajectories),
+          f"judge {loop.judge.name} gave {len(scores)} scores for {len(trajectories)} trajectories; it owes one for each")
+    for t, s in zip(trajectories, scores, strict=True):
+        check(s.value is None or isfinite(s.value), f"judge {loop.judge.name} scored sample {t.sample} of {t.prompt_id} "
+              f"{s.value}; a score is a finite number, or None where the judge cannot say")
     g = len(trajectories) // len(prompts)
     return [Group(p, tuple(trajectories[i * g : (i + 1) * g]), tuple(scores[i * g : (i + 1) * g]))
             for i, p in enumerate(prompts)]

@@ -79,7 +79,7 @@ class ChessEndgame(Task):
         max_moves: int = Field(default=24, ge=1, le=74)  # own moves, then it is drawn; keeps the 75-move rule out
         min_plies: int | None = None  # least distance to mate of heldout and validation starts; None: by material
         train_min_plies: int = 1  # the same for training starts
-        train_starts: Literal["balanced", "uniform"] = "balanced"  # train split: every distance to mate as often, or every position
+        train_starts: Literal["balanced", "uniform"] = "uniform"  # every position as often, or every distance to mate
 
     turn_tokens = 2
     opponents = ("perfect", "random", "runner")

@@ -14,6 +14,7 @@ import torch
 from slow import generate, slow
 from toys import SMALL, Ragged, as_sample, config, decoder, engine, prompts
 
+from outdo.errors import UserError
 from outdo.models.decoder import Decoder
 from outdo.recipe import OptimizerConfig
 from outdo.rollout.engine import Sampling
@@ -89,9 +90,7 @@ def test_observations_longer_than_the_room_left(model: Decoder) -> None:
     "context",
     [
         400,
-        pytest.param(
-            200, marks=pytest.mark.xfail(raises=IndexError, reason="observation padding beyond the rotary table")
-        ),
+        pytest.param(200, marks=pytest.mark.xfail(raises=IndexError, reason="observation padding beyond the rotary table")),
     ],
 )
 def test_very_long_observations(context: int) -> None:
@@ -99,7 +98,7 @@ def test_very_long_observations(context: int) -> None:
     long = decoder(config(max_position_embeddings=context))
     asked = prompts([190, 3, 195, 100, 5], seed=2)
     sampling = Sampling(turn_tokens=2, max_tokens=200)
-    got, _, _ = generate(engine(long), asked, 2, sampling, longest=150)
+    got, _, _ = generate(engine(long), asked, 6, sampling, longest=151)
     recomputed, sampled = trained_logprobs(long, got)
     torch.testing.assert_close(recomputed, sampled, rtol=0, atol=2e-5)
 
@@ -108,9 +107,7 @@ def test_very_long_observations(context: int) -> None:
 
 
 @pytest.mark.parametrize(("sampling", "longest"), [(ONE_SHOT, None), (TURNS, 6)], ids=["one-shot", "turns"])
-def test_company_and_order_do_not_matter(
-    model: Decoder, asked: list[Prompt], sampling: Sampling, longest: int | None
-) -> None:
+def test_company_and_order_do_not_matter(model: Decoder, asked: list[Prompt], sampling: Sampling, longest: int | None) -> None:
     """A prompt alone, in a batch, in another order, with few slots: identical tokens in float32."""
     want = by_name(generate(engine(model), asked, 4, sampling, longest=longest)[0])
     for order, slots in [(asked[::-1], 64), (asked, 4), (asked[3:] + asked[:3], 9), (asked[::-1], 5)]:
@@ -248,6 +245,13 @@ def test_no_prompts(model: Decoder) -> None:
 def test_a_group_must_fit_into_the_slots(model: Decoder, asked: list[Prompt]) -> None:
     with pytest.raises(AssertionError, match="5 does not fit into 4"):
         generate(engine(model, slots=4), asked, 5, ONE_SHOT)
+
+
+@pytest.mark.parametrize(("length", "max_tokens", "reason"), [(40, 40, "40 tokens"), (50, 40, "50"), (0, 40, "0 tokens"),
+                                                                (5, 65, "context of 64")])  # fmt: skip
+def test_what_does_not_fit_is_a_user_error(model: Decoder, length: int, max_tokens: int, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        generate(engine(model), prompts([3, length]), 1, Sampling(max_tokens=max_tokens))
 
 
 def test_weights_are_those_of_the_last_load(asked: list[Prompt]) -> None:

@@ -55,9 +55,7 @@ def test_impossible_tokens_are_never_drawn(where: str, impossible: float) -> Non
     at = {"first": slice(0, 3), "middle": slice(4, 9), "last": slice(9, 12)}[where]
     logits = torch.linspace(-1.0, 1.0, 12)
     logits[at] = impossible
-    uniform = torch.from_numpy(
-        np.concatenate([np.linspace(0, 1, 100_001)[:-1], [ALMOST_ONE, 1 - 2.0**-25, 1 - 2.0**-30]])
-    )
+    uniform = torch.from_numpy(np.concatenate([np.linspace(0, 1, 100_001)[:-1], [ALMOST_ONE, 1 - 2.0**-25, 1 - 2.0**-30]]))
     tokens, logprobs = sample(logits.expand(len(uniform), -1), uniform, 1.0)
     assert logprobs.isfinite().all() and float(logprobs.min()) > -20
     possible = set(range(12)) - set(range(12)[at])

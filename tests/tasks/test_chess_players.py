@@ -103,11 +103,11 @@ def test_teacher_is_deterministic_useful_and_flawed(krk: ChessEndgame) -> None:
 
 def test_unknown_names_are_user_errors(krk: ChessEndgame) -> None:
     prompts = krk.prompts("train", 1, 0)
-    with pytest.raises(UserError, match="'wizard' is unknown.*teacher"):
+    with pytest.raises(UserError, match=r"'wizard' is unknown.*teacher"):
         krk.play("wizard", prompts, np.arange(1))
-    with pytest.raises(UserError, match="'nobody' is unknown.*runner"):
+    with pytest.raises(UserError, match=r"'nobody' is unknown.*runner"):
         krk.episodes(prompts, np.arange(1), "nobody")
-    with pytest.raises(UserError, match="'test' is unknown.*heldout"):
+    with pytest.raises(UserError, match=r"'test' is unknown.*heldout"):
         krk.prompts("test", 1, 0)
 
 
