@@ -86,6 +86,19 @@ def test_observations_longer_than_the_room_left(model: Decoder) -> None:
         np.testing.assert_allclose(t.logprobs, logprobs, atol=1e-5)
 
 
+class Uneven:
+    """Row 0 is told one token after every reply, row 1 a hundred; nobody is ever done."""
+
+    def step(self, rows_R: np.ndarray, replies_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        out = np.full((len(rows_R), 100), -1)
+        for i, row in enumerate(rows_R):
+            out[i, : (1, 100)[row]] = 7
+        return out, np.zeros(len(rows_R), bool)
+
+    def info(self, row: int) -> dict[str, Any]:
+        return {}
+
+
 @pytest.mark.parametrize(
     "context",
     [
@@ -93,12 +106,11 @@ def test_observations_longer_than_the_room_left(model: Decoder) -> None:
         pytest.param(200, marks=pytest.mark.xfail(raises=IndexError, reason="observation padding beyond the rotary table")),
     ],
 )
-def test_very_long_observations(context: int) -> None:
-    """The cache grows several times within one call, also where max_tokens is the whole context."""
+def test_a_long_observation_beside_a_row_near_its_end(context: int) -> None:
+    """Padding reaches far behind the short row's end, also where max_tokens is the model's whole context."""
     long = decoder(config(max_position_embeddings=context))
-    asked = prompts([190, 3, 195, 100, 5], seed=2)
-    sampling = Sampling(turn_tokens=2, max_tokens=200)
-    got, _, _ = generate(engine(long), asked, 6, sampling, longest=151)
+    got, _ = engine(long).generate(prompts([190, 3]), 1, Sampling(turn_tokens=1, max_tokens=200), 5, Uneven())
+    assert [t.finish for t in got] == [Finish.LENGTH] * 2 and [int(t.mask.sum()) for t in got] == [5, 2]
     recomputed, sampled = trained_logprobs(long, got)
     torch.testing.assert_close(recomputed, sampled, rtol=0, atol=2e-5)
 
