@@ -59,7 +59,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _turn(x: Tensor, turn: Tensor) -> Tensor:
-    pairs = x.float().reshape(*x.shape[:-1], -1, 2) if x.dtype != torch.float32 else x.reshape(*x.shape[:-1], -1, 2)
+    pairs = x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
     turned = torch.view_as_complex(pairs.contiguous()) * turn
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 

@@ -96,7 +96,8 @@ def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, s
     first = int(starts_R[0]) if aligned else 0
     cache.reserve((first if aligned else int(starts_R.max())) + C, R if slots_R is None else cache.spare)
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
-    turn = model.turn[at_RC[0]] if aligned else model.turn[at_RC].unsqueeze(1)
+    places = at_RC.clamp(max=len(model.turn) - 1)  # only padding lies beyond
+    turn = model.turn[places[0]] if aligned else model.turn[places].unsqueeze(1)
     bias = _bias(at_RC[:1] if aligned else at_RC, cache.capacity, packed.embed.dtype)
     bias = bias[0] if aligned else bias
     rows = slots_R if slots_R is not None else torch.arange(R, device=tokens_RC.device)
