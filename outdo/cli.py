@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,7 @@ def run(
     from outdo import plan
     from outdo import run as runs
 
-    with lock.only_one(resume) if resume and not dry_run else nullcontext():
+    with _resuming(resume) if resume and not dry_run else nullcontext():
         done = [n for n in config.order() if resume and (resume / "stages" / n / "done.json").exists()]
         planned = plan.make(config, done)
         if dry_run:
@@ -81,12 +82,17 @@ def run(
         if dry_run:
             return
         if resume:
-            with lock.endings(resume):
-                _work(config, resume, planned, console)
+            _work(config, resume, planned, console)
     if not resume:
         with (lock.new_folder(lambda: runs.new_folder(config, out)) as folder, lock.endings(folder),
               lock.only_one(folder)):
             _work(config, folder, planned, console)
+
+
+@contextmanager
+def _resuming(folder: Path) -> Iterator[None]:
+    with lock.endings(folder), lock.only_one(folder):
+        yield
 
 
 def _recipe_of_run(recipe: Path | None, set_: list[str] | None, seed: int | None, out: Path | None,
