@@ -31,7 +31,6 @@ test: $(INSTALLED)  ## everything
 
 check: $(INSTALLED)  ## lint, types, fast tests
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" -q
 
