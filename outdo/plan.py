@@ -77,7 +77,7 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     task = check_recipe(recipe)
     config = decoder_config(recipe, task, len(task.tokenizer()))
     dtype = compute_dtype(recipe)
-    peak = machine.gemm_peak_flops(dtype)
+    peak = machine.gemm_peak_flops(dtype, repeats=5)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Decoder(config).parameters())
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]

@@ -224,10 +224,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     B, H, T, d = q.shape
     K, U = k.shape[1], k.shape[2]
     groups = H // K
-    if bias.dim() == 3:
-        bias = bias[:, None, None].expand(B, K, groups, T, U).reshape(B * K, groups * T, U)
-    elif groups > 1:
-        bias = bias.repeat(groups, 1)
-    scores = torch.baddbmm(bias, q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d).transpose(1, 2))
+    if groups > 1:
+        bias = bias.repeat(1, groups, 1) if bias.dim() == 3 else bias.repeat(groups, 1)
+    queries, keys = q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d).transpose(1, 2)
+    if bias.dim() == 3:  # added in place: spread over the heads first, it would be as large as the scores
+        scores = torch.bmm(queries, keys)
+        scores.view(B, K, groups * T, U).add_(bias[:, None])
+    else:
+        scores = torch.baddbmm(bias, queries, keys)
     mixed = torch.bmm(softmax(scores), v.reshape(B * K, U, d))
     return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)
