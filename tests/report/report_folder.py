@@ -130,7 +130,8 @@ def bill(rolls: bool) -> Row:
              "update": 3e9 if rolls else 4e9}
     return {"prefill_tokens": 20 * rolls, "decode_tokens": 40 * rolls, "train_tokens": 60,
             "discarded_tokens": 10 * rolls, "flops": flops,
-            "judge_calls": 16 * rolls, "episodes": 16, "wall_s": 6.0, "cpu_s": 5.0, "update_s": 4.0, "peak_rss_bytes": 1_500_000_000,
+            "judge_calls": 16 * rolls, "episodes": 16, "wall_s": 6.0, "cpu_s": 5.0, "update_s": 4.0,
+            "peak_rss_bytes": 1_500_000_000,
             "overhead_wall_s": 0.75, "redone_flops": 2e9, "redone_wall_s": 100.0}
 
 
