@@ -13,9 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "outdo").rglob("*.py"))
-TEXTS = [
-    f for d in ("outdo", "docs") for f in sorted((ROOT / d).rglob("*")) if f.is_file() and "__pycache__" not in f.parts
-]
+TEXTS = [f for d in ("outdo", "docs") for f in sorted((ROOT / d).rglob("*")) if f.is_file() and "__pycache__" not in f.parts]
 
 # Packages beside each other. An edge that is not in the table is an error; keep it short.
 SIBLINGS = {"tasks", "judges", "algorithms", "models", "rollout", "training", "ledger", "evaluate", "compare", "report",
@@ -88,11 +86,7 @@ def dangerous(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            out += [
-                f"import {n}"
-                for n in names
-                if n.split(".")[0] in {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
-            ]
+            out += [f"import {n}" for n in names if n.split(".")[0] in {"pickle", "dill", "cloudpickle", "marshal", "shelve"}]
         if not isinstance(node, ast.Call):
             continue
         call = ast.unparse(node.func)
@@ -139,9 +133,7 @@ def test_lengths() -> None:
         if len(source.splitlines()) > LONGEST_FILE:
             found.add(name)
         found |= {f"{name}:{function}" for function, _ in long_functions(source)}
-    assert found <= TOO_LONG, (
-        f"longer than {LONGEST_FILE} lines or {LONGEST_FUNCTION} a function: {sorted(found - TOO_LONG)}"
-    )
+    assert found <= TOO_LONG, f"longer than {LONGEST_FILE} lines or {LONGEST_FUNCTION} a function: {sorted(found - TOO_LONG)}"
     assert found >= TOO_LONG, f"short enough now, take them off the list: {sorted(TOO_LONG - found)}"
 
 

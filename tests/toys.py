@@ -56,9 +56,7 @@ def prompts(lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: in
     return [Prompt(f"toy/{seed}/{i}", rng.integers(0, vocab_size, n)) for i, n in enumerate(lengths)]
 
 
-def samples(
-    lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: int = 0, share: float = 0.5
-) -> list[Sample]:
+def samples(lengths: Sequence[int], vocab_size: int = SMALL.vocab_size, seed: int = 0, share: float = 0.5) -> list[Sample]:
     """Random sequences of which about `share` trains, with random advantages and old log-probabilities."""
     rng = np.random.default_rng(seed)
     out = []

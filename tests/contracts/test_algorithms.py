@@ -121,17 +121,13 @@ def test_the_batch_is_left_alone(algorithm: Algorithm) -> None:
     b = tokens(seed=4)
     before = [x.detach().clone() for x in (b.logprobs, b.old_logprobs, b.advantages, b.sequence)]
     algorithm.loss(b, 40)[0].backward()  # type: ignore[no-untyped-call]
-    assert all(
-        torch.equal(x, y) for x, y in zip((b.logprobs, b.old_logprobs, b.advantages, b.sequence), before, strict=True)
-    )
+    assert all(torch.equal(x, y) for x, y in zip((b.logprobs, b.old_logprobs, b.advantages, b.sequence), before, strict=True))
 
 
 # --- advantages -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "values", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.3, None, 0.3], [None, None], [1.0, None, None], [2.0], []]
-)
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [0.0, 0.0], [0.3, None, 0.3], [None, None], [1.0, None, None], [2.0], []])
 def test_no_difference_is_no_signal(learner: Algorithm, values: list[float | None]) -> None:
     """All equal, or fewer than two scored: the group is skipped."""
     assert learner.advantages(values) is None
@@ -221,9 +217,7 @@ def test_golden_example(algorithm: Algorithm) -> None:
         ("reinforce", {}, [3.0, None, 1.0], [2.0, None, -2.0]),
     ],
 )
-def test_golden_advantages(
-    name: str, options: dict[str, object], values: list[float | None], want: list[float | None]
-) -> None:
+def test_golden_advantages(name: str, options: dict[str, object], values: list[float | None], want: list[float | None]) -> None:
     got = make(name, **options).advantages(values)
     assert got is not None and [g is None for g in got] == [w is None for w in want]
     assert [g for g in got if g is not None] == pytest.approx([w for w in want if w is not None])

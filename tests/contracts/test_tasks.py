@@ -65,9 +65,7 @@ def drive(
             tokens[row] += written + seen
             masks[row] += [True] * len(written) + [False] * len(seen)
             finish[row] = Finish.DONE if over else finish[row]
-        rows = np.array(
-            [r for r, over in zip(rows, done, strict=True) if not over and len(tokens[r]) < task.max_tokens], int
-        )
+        rows = np.array([r for r, over in zip(rows, done, strict=True) if not over and len(tokens[r]) < task.max_tokens], int)
     return [Trajectory(p.id, 0, np.array(t), np.array(m), np.zeros(len(t), np.float32), -1, f, episodes.info(i))
             for i, (p, t, m, f) in enumerate(zip(prompts, tokens, masks, finish, strict=True))]  # fmt: skip
 
@@ -143,9 +141,7 @@ def test_trajectories_are_well_formed(task: Task, played: dict[tuple[str, str], 
             json.dumps(task.replay(t))
 
 
-def test_same_seeds_same_games_whatever_the_company(
-    task: Task, played: dict[tuple[str, str], list[Trajectory]]
-) -> None:
+def test_same_seeds_same_games_whatever_the_company(task: Task, played: dict[tuple[str, str], list[Trajectory]]) -> None:
     prompts = task.prompts("train", 60, seed=5)
     for (player, opponent), games in played.items():
         some = [7, 3, 41]
@@ -182,9 +178,7 @@ def test_opponents_differ(task: Task, played: dict[tuple[str, str], list[Traject
 # --- the score ------------------------------------------------------------------------------------------------------
 
 
-def test_gold_agrees_with_the_headline(
-    task: Task, gold: Judge, played: dict[tuple[str, str], list[Trajectory]]
-) -> None:
+def test_gold_agrees_with_the_headline(task: Task, gold: Judge, played: dict[tuple[str, str], list[Trajectory]]) -> None:
     """Full marks exactly for what the task itself counts; every metric has one finite number or NaN per game."""
     totals = []
     for games in played.values():

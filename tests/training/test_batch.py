@@ -81,9 +81,7 @@ def test_pack_is_first_fit_longest_first() -> None:
         rows = pack(lengths, 32)
         assert sorted(i for row in rows for i in row) == list(range(60))
         assert all(sum(lengths[i] for i in row) <= 32 for row in rows)
-        assert len(rows) <= 1.25 * -(-sum(lengths) // 32) + 1, (
-            "first fit decreasing: at most 11/9 of the best, plus one"
-        )
+        assert len(rows) <= 1.25 * -(-sum(lengths) // 32) + 1, "first fit decreasing: at most 11/9 of the best, plus one"
 
 
 def test_example_of_the_docstring() -> None:

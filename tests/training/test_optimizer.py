@@ -63,9 +63,7 @@ def test_fused_adamw_is_adamw(options: dict[str, Any], scale: float) -> None:
 def test_fused_equals_torchs_plain_adamw() -> None:
     got, plain = run({"weight_decay": 0.1}), decoder()
     c = OptimizerConfig(weight_decay=0.1)
-    reference = torch.optim.AdamW(
-        plain.parameters(), lr=c.lr, betas=c.betas, eps=c.eps, weight_decay=0.1, foreach=False
-    )
+    reference = torch.optim.AdamW(plain.parameters(), lr=c.lr, betas=c.betas, eps=c.eps, weight_decay=0.1, foreach=False)
     for step in range(5):
         set_gradients(plain, step)
         reference.step()

@@ -34,9 +34,7 @@ def trainer(model: Decoder | None = None, *, kind: str = "adamw", dtype: torch.d
             micro_tokens: int = 10**6, max_grad_norm: float = 1e9, temperature: float = 1.0) -> Trainer:  # fmt: skip
     model = model or decoder()
     optimizer = Optimizer(model, OptimizerConfig(kind=kind, lr=1e-3))  # type: ignore[arg-type]
-    return Trainer(
-        model, optimizer, dtype, micro_tokens=micro_tokens, max_grad_norm=max_grad_norm, temperature=temperature
-    )
+    return Trainer(model, optimizer, dtype, micro_tokens=micro_tokens, max_grad_norm=max_grad_norm, temperature=temperature)
 
 
 def gradients(batch: Sequence[Sample], loss: Loss, **options: object) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -92,9 +90,7 @@ def test_accumulation_equals_one_big_batch(loss: Loss) -> None:
         for name in metrics.keys() - {"padding_waste"}:
             assert others[name] == pytest.approx(metrics[name], rel=1e-4, abs=1e-6), name
         assert others["padding_waste"] <= metrics["padding_waste"]
-    assert metrics["grad_norm"] == pytest.approx(
-        float(torch.cat([g.flatten() for g in want.values()]).norm()), rel=1e-5
-    )
+    assert metrics["grad_norm"] == pytest.approx(float(torch.cat([g.flatten() for g in want.values()]).norm()), rel=1e-5)
 
 
 def test_order_and_company_change_nothing() -> None:
@@ -200,9 +196,7 @@ def test_usage(micro_tokens: int) -> None:
     heads = sum(int(s.mask.sum()) for s in batch)
     attended = sum(causal_attended(n) for n in LENGTHS)
     assert usage.train_tokens == sum(LENGTHS)
-    assert (
-        usage.update_flops == usage.flops == pytest.approx(3 * forward_flops(config(), sum(LENGTHS), attended, heads))
-    )
+    assert usage.update_flops == usage.flops == pytest.approx(3 * forward_flops(config(), sum(LENGTHS), attended, heads))
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
