@@ -94,7 +94,7 @@ def game(opened: Opened, fen: str | None, temperature: float, seed: int, console
 
 
 def _white(t: Table) -> str:
-    """Let the model write its move: two words."""
+    """Let the model write its move: one word."""
     pieces = {(p.piece_type, p.color): square for square, p in t.board.piece_map().items()}
     (kind, square), = [(k[0], s) for k, s in pieces.items() if k[1] and k[0] != chess.KING]
     code = rules.PIECES.index(chess.piece_symbol(kind).upper())
@@ -109,12 +109,12 @@ def _white(t: Table) -> str:
 
 
 def _legal(board: chess.Board, written: str) -> chess.Move | None:
-    """The move that the words mean, None if they mean no legal one."""
-    try:
-        move = chess.Move.from_uci(written.replace(" ", ""))
-    except ValueError:
-        return None
-    return move if move in board.legal_moves else None
+    """The move that the word means, None if it means no legal one."""
+    for move in board.legal_moves:
+        piece = move.promotion or board.piece_type_at(move.from_square)
+        if piece and written == chess.piece_symbol(piece).upper() + chess.square_name(move.to_square):
+            return move
+    return None
 
 
 def _black(t: Table, console: Console, ask: Ask) -> chess.Move | None:

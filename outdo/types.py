@@ -46,7 +46,7 @@ class Prompt:
 class Trajectory:
     """One finished episode: every token that the policy saw or wrote, in order.
 
-    Example: token_ids [bos Kc3 Rd4 kd6 | d4 d8 | Kc3 Rd8 ke7 | ... 1-0], mask True on the `d4 d8` tokens only,
+    Example: token_ids [bos Kc3 Rd4 kd6 | Rd8 | Kc3 Rd8 ke7 | Kc4 | ... 1-0], mask True on `Rd8`, `Kc4`, ... only,
     logprobs the sampling log-probability (natural log, float32) there and 0.0 elsewhere.
     """
 

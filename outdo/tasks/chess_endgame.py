@@ -1,6 +1,6 @@
 """Chess endgames: White has a king and a rook (or queen, or pawn) and must mate the lone black king.
 
-The policy plays White, one move of two tokens per turn. The score is as plain as it gets: mate or no mate, by the rules
+The policy plays White, one move, one token, per turn. The score is as plain as it gets: mate or no mate, by the rules
 of chess. Exact tables exist, so teachers, defenders and the distance to perfect play are all known.
 """
 
@@ -81,7 +81,7 @@ class ChessEndgame(Task):
         train_min_plies: int = 1  # the same for training starts
         train_starts: Literal["balanced", "uniform"] = "uniform"  # every position as often, or every distance to mate
 
-    turn_tokens = 2
+    turn_tokens = 1
     opponents = ("perfect", "random", "runner")
     players = ("random", "teacher", "perfect")
     headline = "win"
@@ -92,7 +92,7 @@ class ChessEndgame(Task):
         self.config = config or self.Config()
         c = self.config
         self.min_plies = _MIN_PLIES[c.material] if c.min_plies is None else c.min_plies
-        self.max_tokens = 1 + 5 * c.max_moves + 1
+        self.max_tokens = 1 + 4 * c.max_moves + 1
         longest, reach = longest_win(c.material), 2 * c.max_moves - 1
         self.cap_plies = min(longest, reach)
         for name, value in (("min_plies", self.min_plies), ("train_min_plies", c.train_min_plies)):
@@ -196,8 +196,7 @@ class ChessEndgame(Task):
             random = players.draws(seeds[rows], games.moves[rows], players.WHITE_STREAM)
             slot, logprobs = move(self.tables, p, moves, random)
             at = (np.arange(len(rows)), slot)
-            promoted = np.where(moves.piece[at] != p.piece, moves.piece[at], -1)
-            reply = vocabulary.move_ids(moves.start[at], moves.to[at], promoted)
+            reply = vocabulary.move_ids(p, moves.start[at], moves.to[at], moves.piece[at])
             log.append(rows, reply, logprobs)
             observations, done = games.step(rows, reply)
             log.append(rows, observations)

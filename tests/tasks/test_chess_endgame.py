@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from outdo.errors import UserError
-from outdo.tasks.chess import rules, vocabulary
+from outdo.tasks.chess import measures, rules, vocabulary
 from outdo.tasks.chess.games import RESULTS, Games
 from outdo.tasks.chess_endgame import SPLITS, ChessEndgame
 from outdo.types import Finish, Prompt, Trajectory
@@ -49,7 +49,7 @@ def ids(task: ChessEndgame, text: str) -> np.ndarray:
 
 
 def reply(task: ChessEndgame, text: str) -> np.ndarray:
-    """One reply [1, 2] out of two words."""
+    """One reply [1, 1] out of one word."""
     return ids(task, text)[None]
 
 
@@ -122,10 +122,10 @@ def test_tokenizer_round_trip(krk: ChessEndgame, tmp_path: Path) -> None:
     first = krk.tokenizer()
     first.save_pretrained(tmp_path)
     for tokenizer in (first, AutoTokenizer.from_pretrained(tmp_path)):
-        text = "Kc3 Rd4 kd6 d4 d8"
+        text = "Kc3 Rd4 kd6 Rd8"
         assert tokenizer.encode(text, add_special_tokens=False) == [vocabulary.words().index(w) for w in text.split()]
         assert tokenizer.encode(text) == [1, *tokenizer.encode(text, add_special_tokens=False)]
-        full = "<s> Ka1 Qb2 kh8 d7 d8n 1/2-1/2 0-1 1-0 </s> <pad>"
+        full = "<s> Ka1 Qb2 kh8 Nd8 1/2-1/2 0-1 1-0 </s> <pad>"
         assert tokenizer.decode(tokenizer.encode(full, add_special_tokens=False)) == full
         assert tokenizer.encode("Kz9", add_special_tokens=False) == [tokenizer.unk_token_id]
         special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
@@ -139,16 +139,27 @@ def test_tokenizer_round_trip(krk: ChessEndgame, tmp_path: Path) -> None:
         ]
 
 
-def test_moves_and_observations_become_tokens_and_back() -> None:
-    start, to = (x.ravel() for x in np.meshgrid(np.arange(64), np.arange(64)))
-    for promoted in (-1, rules.QUEEN, rules.ROOK, rules.BISHOP, rules.KNIGHT):
-        there = to if promoted < 0 else 56 + to % 8
-        tokens = vocabulary.move_ids(start, there, np.full(len(to), promoted))
-        valid, a, b, c = vocabulary.read_moves(tokens)
-        assert valid.all() and (a == start).all() and (b == there).all() and (c == promoted).all()
-        uci = "".join(vocabulary.words()[i] for i in tokens[77])
-        suffix = "" if promoted < 0 else "rqpbn"[promoted]
-        assert uci == chess.square_name(start[77]) + chess.square_name(there[77]) + suffix
+@pytest.mark.parametrize("piece", [rules.ROOK, rules.QUEEN, rules.PAWN])
+def test_moves_and_observations_become_tokens_and_back(piece: int) -> None:
+    legal = np.flatnonzero(rules.is_legal(rules.unpack(np.arange(rules.POSITIONS), piece), white_to_move=True))
+    p = rules.unpack(legal[::37], piece)
+    moves = rules.white_moves(p)
+    row, slot = np.nonzero(moves.legal)
+    start, to, after = moves.start[row, slot], moves.to[row, slot], moves.piece[row, slot]
+    tokens = vocabulary.move_ids(p.rows(row), start, to, after)
+    valid, a, b, c = vocabulary.read_moves(tokens[:, 0], p.rows(row))
+    assert valid.all() and (a == start).all() and (b == to).all() and (c == after).all()
+    assert len(np.unique(row * vocabulary.SIZE + tokens[:, 0])) == len(row), "one word, one move"
+    for i in range(0, len(row), len(row) // 50):
+        board = chess.Board(rules.fen(*(int(x[row[i]]) for x in p)))
+        move = chess.Move.from_uci(measures.uci(int(tokens[i, 0]), p.rows(row[i : i + 1])))
+        word = vocabulary.words()[tokens[i, 0]]
+        assert board.san(move).replace("=", "").rstrip("+#")[-2:] in (word[1:], word[1:][-1] + word[0])
+        board.push(move)
+        assert board.piece_at(chess.parse_square(word[1:])).symbol() == word[0]
+
+
+def test_observations_become_tokens_and_back() -> None:
     for piece in range(5):
         p = rules.unpack(np.arange(rules.POSITIONS), piece)
         back = vocabulary.read_observations(vocabulary.observation_ids(p))
@@ -190,9 +201,9 @@ def test_games_end_as_python_chess_says(task: ChessEndgame, player: str, opponen
 
 def check_layout(task: ChessEndgame, prompt: Prompt, game: Trajectory) -> None:
     moves = game.info["moves"]
-    assert len(game.token_ids) == 2 + 5 * moves <= task.max_tokens
+    assert len(game.token_ids) == 2 + 4 * moves <= task.max_tokens
     own = np.zeros(len(game.token_ids), bool)
-    own[4:-1:5] = own[5:-1:5] = True
+    own[4:-1:4] = True
     assert np.array_equal(game.mask, own)
     assert (game.logprobs[~own] == 0).all()
     assert np.array_equal(game.token_ids[:4], prompt.token_ids)
@@ -248,33 +259,35 @@ def test_stepping_in_any_order_gives_the_same_games(krk: ChessEndgame) -> None:
         if not len(live):
             break
         rows = rng.permutation(live)[: rng.integers(1, len(live) + 1)]
-        replies = np.stack([games[r].token_ids[at[r] : at[r] + 2] for r in rows])
+        replies = np.stack([games[r].token_ids[at[r] : at[r] + 1] for r in rows])
         observations, done = episodes.step(rows, replies)
         for r, seen, over in zip(rows, observations, done, strict=True):
-            rest = games[r].token_ids[at[r] + 2 : at[r] + 5]
+            rest = games[r].token_ids[at[r] + 1 : at[r] + 4]
             assert np.array_equal(seen[seen >= 0], rest)
-            assert over == (at[r] + 3 == len(games[r].token_ids))
-            at[r] += 5
+            assert over == (at[r] + 2 == len(games[r].token_ids))
+            at[r] += 4
     assert [episodes.info(r) for r in range(20)] == [g.info for g in games]
     with pytest.raises(ValueError, match="already done"):
-        episodes.step(np.array([0]), games[0].token_ids[None, 4:6])
+        episodes.step(np.array([0]), games[0].token_ids[None, 4:5])
 
 
 @pytest.mark.parametrize(
     ("material", "square", "text"),
     [
-        ("KRK", chess.D4, "d4 e5"),  # a rook does not move like that
-        ("KRK", chess.D4, "c4 c5"),  # nothing there
-        ("KRK", chess.D4, "a1 a3"),  # a king steps by one
-        ("KRK", chess.D4, "d4 d8q"),  # only pawns promote
-        ("KRK", chess.D4, "d8 d4"),  # the wrong way round
-        ("KRK", chess.D4, "Kd4 d8"),  # not a square
-        ("KRK", chess.D4, "d4 </s>"),
-        ("KQK", chess.D7, "d7 d8q"),
-        ("KPK", chess.D7, "d7 d8"),  # must name the new piece
-        ("KPK", chess.D7, "d7 e8q"),  # captures do not exist
-        ("KPK", chess.D4, "d4 d6"),
-        ("KPK", chess.D2, "d2 d8q"),
+        ("KRK", chess.D4, "Re5"),  # a rook does not move like that
+        ("KRK", chess.D4, "Rd4"),  # no move at all
+        ("KRK", chess.D4, "Ka3"),  # a king steps by one
+        ("KRK", chess.D4, "Qd8"),  # only pawns promote
+        ("KRK", chess.D4, "Qe5"),  # there is no queen
+        ("KRK", chess.D4, "Pd5"),
+        ("KRK", chess.D4, "kh7"),  # not White's king
+        ("KRK", chess.D4, "</s>"),
+        ("KRK", chess.D4, "1-0"),
+        ("KQK", chess.D7, "Nd8"),
+        ("KPK", chess.D7, "Pd8"),  # must name the new piece
+        ("KPK", chess.D7, "Qe8"),  # captures do not exist
+        ("KPK", chess.D4, "Pd6"),
+        ("KPK", chess.D2, "Qd8"),
     ],
 )
 def test_illegal_replies_lose_at_once(material: str, square: int, text: str) -> None:
@@ -287,35 +300,36 @@ def test_illegal_replies_lose_at_once(material: str, square: int, text: str) -> 
     assert (info["result"], info["moves"], info["confinement"], info["last_reply"]) == ("illegal", 0, 0.0, "")
 
 
-@pytest.mark.parametrize("replies", [[[-1, -1]], [[10, -1]], [[2, 10]], [[0, 0]], [[10**6, 10**6]], [[10]], [[]]])
-def test_replies_that_are_no_two_squares_lose(krk: ChessEndgame, replies: list) -> None:
+@pytest.mark.parametrize("replies", [[[-1]], [[2]], [[0]], [[10**6]], [[-(10**6)]], [[]]])
+def test_replies_that_are_no_move_lose(krk: ChessEndgame, replies: list) -> None:
     episodes = start_at(krk, chess.A1, chess.D4, chess.H8)
     _, done = episodes.step(np.array([0]), np.array(replies, np.int64).reshape(1, -1))
     assert done.all() and episodes.info(0)["result"] == "illegal"
 
 
 def test_every_reply_is_judged_like_python_chess(task: ChessEndgame) -> None:
-    """All 64 x 96 two-word replies in one position: exactly the legal moves are not forfeits."""
-    prompts = task.prompts("pretrain", 3, 9)
-    words = vocabulary.words()
-    first, second = (x.ravel() for x in np.meshgrid(np.arange(7, 71), np.arange(7, 103), indexing="ij"))
-    for prompt in prompts:
-        episodes = task.episodes([prompt] * len(first), np.zeros(len(first), np.int64))
-        episodes.step(np.arange(len(first)), np.stack([first, second], 1))
-        legal = {m.uci() for m in chess.Board(prompt.row["fen"]).legal_moves}
-        ours = {words[first[r]] + words[second[r]] for r in range(len(first)) if episodes.result[r] != 4}
-        assert ours == legal
+    """Every word of the vocabulary in one position: exactly the legal moves are not forfeits."""
+    every = np.arange(vocabulary.SIZE)
+    for prompt in task.prompts("pretrain", 40, 9):
+        episodes = task.episodes([prompt] * len(every), np.zeros(len(every), np.int64))
+        episodes.step(every, every[:, None])
+        board = chess.Board(prompt.row["fen"])
+        legal = set()
+        for move in board.legal_moves:
+            name = chess.piece_symbol(move.promotion or board.piece_type_at(move.from_square)).upper()
+            legal.add(name + chess.square_name(move.to_square))
+        assert {vocabulary.words()[w] for w in every if episodes.result[w] != RESULTS.index("illegal")} == legal
 
 
 def test_move_limit_ends_before_black_answers_and_mate_comes_first() -> None:
     task = ChessEndgame(ChessEndgame.Config(max_moves=1, min_plies=1))
-    assert task.max_tokens == 7
+    assert task.max_tokens == 6
     episodes = start_at(task, chess.B6, chess.D1, chess.B8)
-    observations, done = episodes.step(np.array([0]), reply(task, "d1 d8"))
+    observations, done = episodes.step(np.array([0]), reply(task, "Rd8"))
     assert done.all() and observations[0, 0] == vocabulary.WIN
     assert episodes.info(0) | {"confinement": 1.0, "checks": 1, "result": "mate", "moves": 1} == episodes.info(0)
     episodes = start_at(task, chess.B6, chess.D1, chess.B8)
-    observations, done = episodes.step(np.array([0]), reply(task, "d1 d2"))
+    observations, done = episodes.step(np.array([0]), reply(task, "Rd2"))
     assert done.all() and observations[0].tolist() == [vocabulary.DRAW, -1, -1]
     assert (episodes.info(0)["result"], episodes.info(0)["last_reply"]) == ("move_limit", "")
 
@@ -323,10 +337,10 @@ def test_move_limit_ends_before_black_answers_and_mate_comes_first() -> None:
 def test_stalemate_capture_and_underpromotion() -> None:
     krk, kpk = (ChessEndgame(ChessEndgame.Config(material=m)) for m in ("KRK", "KPK"))
     cases = [
-        (krk, (chess.A6, chess.B1, chess.A8), "b1 b7", "stalemate"),
-        (krk, (chess.A1, chess.C1, chess.D8), "c1 c7", "material"),
-        (kpk, (chess.A1, chess.D7, chess.H7), "d7 d8n", "material"),
-        (kpk, (chess.A1, chess.D7, chess.H5), "d7 d8b", "material"),
+        (krk, (chess.A6, chess.B1, chess.A8), "Rb7", "stalemate"),
+        (krk, (chess.A1, chess.C1, chess.D8), "Rc7", "material"),
+        (kpk, (chess.A1, chess.D7, chess.H7), "Nd8", "material"),
+        (kpk, (chess.A1, chess.D7, chess.H5), "Bd8", "material"),
     ]
     for task, where, text, result in cases:
         episodes = start_at(task, *where)
@@ -339,10 +353,10 @@ def test_promotion_goes_on_with_the_new_piece() -> None:
     task = ChessEndgame(ChessEndgame.Config(material="KPK"))
     for letter in "QR":
         episodes = start_at(task, chess.A1, chess.D7, chess.H6)
-        observations, done = episodes.step(np.array([0]), reply(task, f"d7 d8{letter.lower()}"))
+        observations, done = episodes.step(np.array([0]), reply(task, f"{letter}d8"))
         assert not done.any()
         assert vocabulary.words()[observations[0, 1]] == f"{letter}d8"
-        _, done = episodes.step(np.array([0]), reply(task, "d8 a5"))
+        _, done = episodes.step(np.array([0]), reply(task, f"{letter}a5"))
         assert done[0] == (letter == "R")  # a rook does not move like that
 
 
@@ -351,8 +365,8 @@ def test_fivefold_repetition_counts_the_start(krk: ChessEndgame) -> None:
     episodes = start_at(krk, chess.D8, chess.H7, chess.A8)
     board = chess.Board("k2K4/7R/8/8/8/8/8/8 w - - 0 1")
     for k in range(8):
-        text = ("h7 g7", "g7 h7")[k % 2]
-        board.push_uci(text.replace(" ", ""))
+        text = ("Rg7", "Rh7")[k % 2]
+        board.push_san(text)
         _, done = episodes.step(np.array([0]), reply(krk, text))
         assert board.outcome(claim_draw=False) is None
         board.push_uci(episodes.info(0)["last_reply"])

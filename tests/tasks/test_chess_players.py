@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from outdo.errors import UserError
-from outdo.tasks.chess import rules, vocabulary
+from outdo.tasks.chess import measures, rules, vocabulary
 from outdo.tasks.chess.games import RESULTS
 from outdo.tasks.chess_endgame import ChessEndgame
 from outdo.types import Finish, Trajectory
@@ -35,7 +35,7 @@ def ids(task: ChessEndgame, text: str) -> np.ndarray:
 
 
 def reply(task: ChessEndgame, text: str) -> np.ndarray:
-    """One reply [1, 2] out of two words."""
+    """One reply [1, 1] out of one word."""
     return ids(task, text)[None]
 
 
@@ -72,14 +72,11 @@ def test_random_player_knows_its_probabilities(task: ChessEndgame) -> None:
     games = task.play("random", [prompt] * n, np.arange(n), "perfect")
     board = chess.Board(prompt.row["fen"])
     legal = board.legal_moves.count()
-    counts: dict[tuple[int, int], int] = {}
+    counts: dict[int, int] = {}
     for game in games:
-        move = tuple(game.token_ids[4:6].tolist())
+        move = int(game.token_ids[4])
         counts[move] = counts.get(move, 0) + 1
-        assert game.logprobs[4:6].sum() == pytest.approx(-np.log(legal), abs=1e-5)
-        from_square = vocabulary.read_moves(game.token_ids[None, 4:6])[1][0]
-        mine = sum(m.from_square == from_square for m in board.legal_moves)
-        assert game.logprobs[4] == pytest.approx(np.log(mine / legal), abs=1e-5)
+        assert game.logprobs[4] == pytest.approx(-np.log(legal), abs=1e-5)
     assert len(counts) == legal
     expected = n / legal
     assert max(abs(c - expected) for c in counts.values()) < 5 * np.sqrt(expected)
@@ -92,7 +89,7 @@ def test_teacher_is_deterministic_useful_and_flawed(krk: ChessEndgame) -> None:
     for game in games:
         assert (game.logprobs == 0).all()
         for k in range(game.info["moves"]):
-            board, move = (tuple(game.token_ids[a : a + n].tolist()) for a, n in ((1 + 5 * k, 3), (4 + 5 * k, 2)))
+            board, move = (tuple(game.token_ids[a : a + n].tolist()) for a, n in ((1 + 4 * k, 3), (4 + 4 * k, 1)))
             assert moves.setdefault(board, move) == move
     wins = krk.metrics(games)["win"].mean()
     assert 0.15 <= wins <= 0.35
@@ -149,10 +146,10 @@ def distance(task: ChessEndgame, fen: str) -> int:
 def test_metrics_of_illegal_broken_and_no_games(krk: ChessEndgame) -> None:
     prompt = krk.prompts("heldout", 1, 1)[0]
     episodes = krk.episodes([prompt], np.array([1]))
-    observations, _ = episodes.step(np.array([0]), reply(krk, "d4 d4"))
-    tokens = np.concatenate([prompt.token_ids, reply(krk, "d4 d4")[0], observations[0, :1]])
-    mask = np.array([0, 0, 0, 0, 1, 1, 0], bool)
-    game = Trajectory(prompt.id, 0, tokens, mask, np.zeros(7, np.float32), 0, Finish.DONE, episodes.info(0))
+    observations, _ = episodes.step(np.array([0]), reply(krk, "Qd4"))
+    tokens = np.concatenate([prompt.token_ids, reply(krk, "Qd4")[0], observations[0, :1]])
+    mask = np.array([0, 0, 0, 0, 1, 0], bool)
+    game = Trajectory(prompt.id, 0, tokens, mask, np.zeros(6, np.float32), 0, Finish.DONE, episodes.info(0))
     broken = Trajectory(prompt.id, 0, tokens[:4], mask[:4], np.zeros(4, np.float32), 0, Finish.ERROR, {})
     measured = krk.metrics([game, broken])
     assert (measured["win"][0], measured["illegal"][0], measured["moves"][0]) == (0, 1, 0)
@@ -160,21 +157,21 @@ def test_metrics_of_illegal_broken_and_no_games(krk: ChessEndgame) -> None:
     assert all(np.isnan(v[1]) for v in measured.values())
     assert all(len(v) == 0 for v in krk.metrics([]).values())
     last = krk.replay(game)[-1]
-    assert (last["uci"], last["illegal"], last["fen"]) == ("d4d4", True, prompt.row["fen"])
+    assert (last["uci"], last["illegal"], last["fen"]) == ("Qd4", True, prompt.row["fen"])
 
 
 def test_replay_shows_blacks_move_before_an_illegal_one(krk: ChessEndgame) -> None:
     prompt = krk.prompts("heldout", 1, 1)[0]
     good = krk.play("perfect", [prompt], np.array([1]))[0]
     episodes = krk.episodes([prompt], np.array([1]))
-    episodes.step(np.array([0]), good.token_ids[None, 4:6])
-    closing, _ = episodes.step(np.array([0]), np.array([[9, -1]]))
-    tokens = np.concatenate([good.token_ids[:9], [9], closing[0, :1]])
+    episodes.step(np.array([0]), good.token_ids[None, 4:5])
+    closing, _ = episodes.step(np.array([0]), np.array([[9]]))
+    tokens = np.concatenate([good.token_ids[:8], [9], closing[0, :1]])
     zeros = np.zeros(len(tokens), np.float32)
     game = Trajectory(prompt.id, 0, tokens, zeros > 0, zeros, 0, Finish.DONE, episodes.info(0))
     plies = krk.replay(game)
     assert [p["uci"] for p in plies[1:3]] == [p["uci"] for p in krk.replay(good)[1:3]]
-    assert (len(plies), plies[3]["uci"], plies[3]["illegal"]) == (4, "c1", True)
+    assert (len(plies), plies[3]["uci"], plies[3]["illegal"]) == (4, vocabulary.words()[9], True)
 
 
 def test_judge_pairs_end_after_the_same_move(krk: ChessEndgame) -> None:
@@ -184,11 +181,11 @@ def test_judge_pairs_end_after_the_same_move(krk: ChessEndgame) -> None:
     again = krk.judge_pairs(games, 50, seed=4)
     assert all(np.array_equal(x, y) for p, q in zip(pairs, again, strict=True) for x, y in zip(p, q, strict=True))
     for won, other in pairs:
-        assert len(won) == len(other) and len(won) % 5 == 1
+        assert len(won) == len(other) and len(won) % 4 == 1
         for tokens, mates in ((won, True), (other, False)):
-            p = vocabulary.read_observations(tokens[None, -5:-2])
+            p = vocabulary.read_observations(tokens[None, -4:-1])
             board = chess.Board(rules.fen(*(int(x[0]) for x in p)))
-            board.push_uci("".join(vocabulary.words()[i] for i in tokens[-2:]))
+            board.push_uci(measures.uci(int(tokens[-1]), p))
             assert board.is_checkmate() == mates
 
 
@@ -201,7 +198,7 @@ def test_512_games_are_fast(krk: ChessEndgame) -> None:
         episodes = krk.episodes(prompts, np.arange(512))
         began, rows, k = time.perf_counter(), np.arange(512), 0
         while len(rows):
-            replies = np.stack([games[r].token_ids[4 + 5 * k : 6 + 5 * k] for r in rows])
+            replies = np.stack([games[r].token_ids[4 + 4 * k : 5 + 4 * k] for r in rows])
             rows, k = rows[~episodes.step(rows, replies)[1]], k + 1
         best = min(best, time.perf_counter() - began)
     assert best < 0.25

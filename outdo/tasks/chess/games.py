@@ -60,12 +60,11 @@ class Games:
     def step(self, rows_R: IntArray, replies_RN: IntArray) -> tuple[IntArray, BoolArray]:
         """See `Episodes.step`: play White's replies and Black's answers. Returns ([R, 3], [R])."""
         rows = np.asarray(rows_R, np.int64)
-        replies = np.full((len(rows), 2), -1, np.int64)
-        given = np.asarray(replies_RN)[:, :2]
-        replies[:, : given.shape[1]] = given
+        replies = np.asarray(replies_RN, np.int64)
+        words = replies[:, 0] if replies.shape[1] else np.full(len(rows), -1)
         if (self.result[rows] != _RUNNING).any():
             raise ValueError("step was called for an episode that is already done")
-        self._white(rows, replies)
+        self._white(rows, words)
         self._black(rows[self.result[rows] == _RUNNING])
         done = self.result[rows] != _RUNNING
         observations = vocabulary.observation_ids(self.position.rows(rows))
@@ -73,14 +72,14 @@ class Games:
         observations[done, 0] = _CLOSING[self.result[rows[done]]]
         return observations, done
 
-    def _white(self, rows: IntArray, replies: IntArray) -> None:
+    def _white(self, rows: IntArray, words: IntArray) -> None:
         """Play White's move in each row, or end the game as illegal."""
         p = self.position.rows(rows)
         moves = rules.white_moves(p, self._tables.slots)
-        valid, start, to, promoted = vocabulary.read_moves(replies)
-        wanted = np.where(promoted >= 0, promoted, p.piece)[:, None]
-        match = moves.legal & (moves.start == start[:, None]) & (moves.to == to[:, None]) & (moves.piece == wanted)
-        legal = valid & match.any(1) & ((promoted < 0) | (p.piece == PAWN))
+        valid, start, to, piece = vocabulary.read_moves(words, p)
+        same = (moves.start == start[:, None]) & (moves.to == to[:, None]) & (moves.piece == piece[:, None])
+        match = moves.legal & same
+        legal = valid & match.any(1)
         self.result[rows[~legal]] = _ILLEGAL
         rows, p, slot = rows[legal], p.rows(legal), np.argmax(match, 1)[legal]
         new = rules.after_white(p, start[legal], to[legal], moves.piece[legal][np.arange(len(slot)), slot])

@@ -10,21 +10,22 @@ import numpy as np
 
 from outdo.tasks.chess import players, rules, vocabulary
 from outdo.tasks.chess.games import RESULTS
+from outdo.tasks.chess.rules import Position
 from outdo.tasks.chess.tables import Tables
 from outdo.types import Finish, IntArray, Trajectory
 
-_TURN = 5  # tokens from one observation to the next: three words of board, two of move
+_TURN = 4  # tokens from one observation to the next: three words of board, one of move
 
 
 def own_moves(trajectories: Sequence[Trajectory]) -> tuple[IntArray, IntArray, IntArray]:
-    """All legal own moves, one after the other: trajectory index [M], observations [M, 3], replies [M, 2]."""
+    """All legal own moves, one after the other: trajectory index [M], observations [M, 3], moves [M]."""
     owner, turns = [np.zeros(0, np.int64)], [np.zeros((0, _TURN), np.int64)]
     for i, trajectory in enumerate(trajectories):
         n = min(int(trajectory.info.get("moves", 0)), (len(trajectory.token_ids) - 1) // _TURN)
         owner.append(np.full(n, i))
         turns.append(np.asarray(trajectory.token_ids[1 : 1 + _TURN * n]).reshape(n, _TURN))
     flat = np.concatenate(turns)
-    return np.concatenate(owner), flat[:, :3], flat[:, 3:]
+    return np.concatenate(owner), flat[:, :3], flat[:, 3]
 
 
 def _share(owner: IntArray, hit: np.ndarray, n: int) -> np.ndarray:
@@ -35,10 +36,9 @@ def _share(owner: IntArray, hit: np.ndarray, n: int) -> np.ndarray:
 
 def _agreements(t: Tables, trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:
     """Shares of own moves that are the teacher's, and that keep the distance to mate optimal. [n] each."""
-    owner, observations, replies = own_moves(trajectories)
+    owner, observations, words = own_moves(trajectories)
     p = vocabulary.read_observations(observations)
-    _, start, to, promoted = vocabulary.read_moves(replies)
-    piece = np.where(promoted >= 0, promoted, p.piece)
+    _, start, to, piece = vocabulary.read_moves(words, p)
     moves = rules.white_moves(p, t.slots)
     slot, _ = players.white_teacher(t, p, moves)
     at = (np.arange(len(slot)), slot)
@@ -70,6 +70,13 @@ def _fen(observation: IntArray) -> str:
     return rules.fen(*(int(x[0]) for x in p))
 
 
+def uci(word: int, p: Position) -> str:
+    """A legal move's word in long algebraic notation, in a single position [1]."""
+    _, start, to, piece = (int(x[0]) for x in vocabulary.read_moves(np.array([word]), p))
+    promoted = rules.PIECES[piece].lower() if piece != int(p.piece[0]) else ""
+    return rules.square_name(start) + rules.square_name(to) + promoted
+
+
 def replay(trajectory: Trajectory) -> list[dict[str, Any]]:
     """Every ply of a game for a reader: see `ChessEndgame.replay`."""
     ids = np.asarray(trajectory.token_ids)
@@ -82,21 +89,21 @@ def replay(trajectory: Trajectory) -> list[dict[str, Any]]:
         board.push(move)
         out.append({"uci": move.uci(), "san": san, "fen": board.fen(), "by": by})
 
-    _, observations, replies = own_moves([trajectory])
-    for k, reply in enumerate(replies):
+    _, observations, words = own_moves([trajectory])
+    for k, p in enumerate(vocabulary.read_observations(o[None]) for o in observations):
         if k:
-            black = int(vocabulary.read_observations(observations[k][None]).black[0])
+            black = int(p.black[0])
             king = board.king(chess.BLACK)
             assert king is not None
             push(chess.Move(king, black))
-        push(chess.Move.from_uci("".join(vocabulary.words()[i] for i in reply)))
-    rest = ids[1 + _TURN * len(replies) :]
+        push(chess.Move.from_uci(uci(words[k], p)))
+    rest = ids[1 + _TURN * len(words) :]
     result, reply = trajectory.info.get("result"), trajectory.info.get("last_reply")
     # Black's last move is in no observation when it ends the game or when White answers with an illegal one.
     if reply and board.turn == chess.BLACK and result not in ("mate", "move_limit") and not board.is_game_over():
         push(chess.Move.from_uci(reply))
     if result == "illegal":
-        text = "".join(vocabulary.text(rest[3:-1]).split())
+        text = vocabulary.text(rest[3:-1])
         out.append({"uci": text, "illegal": True, "by": "white", "fen": board.fen()})
     return out
 

@@ -94,7 +94,7 @@ BLACK: dict[str, Callable[[Tables, Position, NDArray[np.uint64]], IntArray]] = {
     "runner": black_runner,
 }
 
-# --- White: (tables, positions, moves [R, S], draws [R]) -> (slot [R], log-probability [R, 2]) ------------------------
+# --- White: (tables, positions, moves [R, S], draws [R]) -> (slot [R], log-probability [R, 1]) ------------------------
 
 
 def _pawn_terms(p: Position) -> FloatArray:
@@ -139,7 +139,7 @@ def reached_keys(p: Position, moves: WhiteMoves) -> IntArray:
 
 
 def _certain(slot: IntArray) -> tuple[IntArray, FloatArray]:
-    return slot, np.zeros((len(slot), 2), np.float32)
+    return slot, np.zeros((len(slot), 1), np.float32)
 
 
 def white_teacher(
@@ -164,12 +164,8 @@ def white_perfect(
 def white_random(
     t: Tables, p: Position, moves: WhiteMoves, random_R: NDArray[np.uint64]
 ) -> tuple[IntArray, FloatArray]:
-    """Any legal move, with the exact probability of its from-square and of its to-square after that."""
-    slot = choose(moves.legal, random_R)
-    rows = np.arange(len(slot))
-    same = moves.legal & (moves.start == moves.start[rows, slot][:, None])
-    from_square, total = same.sum(1), moves.legal.sum(1)
-    return slot, np.stack([np.log(from_square / total), -np.log(from_square)], 1).astype(np.float32)
+    """Any legal move, with its exact log-probability."""
+    return choose(moves.legal, random_R), -np.log(moves.legal.sum(1, keepdims=True)).astype(np.float32)
 
 
 WHITE: dict[str, Callable[..., tuple[IntArray, FloatArray]]] = {

@@ -1,7 +1,8 @@
 """Words of the chess tasks and their ids: the same for every material.
 
-An observation is three words (`Kc3 Rd4 kd6`), a move two (`d4 d8`, promotions `d7 d8q`), a result one. Ids are laid out
-in blocks, so that arrays of squares become arrays of ids by addition.
+A word is a piece on a square. An observation is three of them (`Kc3 Rd4 kd6`: White's king, its piece, Black's king), a
+move is one: where the moved piece will stand (`Rd8`, `Kd4`, promotions `Qd8`), which with one piece beside the king says
+everything. A result is one word. Ids are laid out in blocks, so that arrays of squares become arrays of ids by addition.
 """
 
 from __future__ import annotations
@@ -16,29 +17,24 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from outdo.tasks.chess import rules
-from outdo.tasks.chess.rules import BISHOP, KNIGHT, PIECES, QUEEN, ROOK, Position
+from outdo.tasks.chess.rules import PIECES, Position
 from outdo.types import BoolArray, IntArray
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 RESULTS = ("1-0", "1/2-1/2", "0-1")
 WIN, DRAW, LOSS = range(4, 7)
-_SQUARE = 7  # plain squares: from-square and to-square of a move
-_PROMOTION = _SQUARE + 64  # to-squares with the new piece, four per file
-_KING = _PROMOTION + 32
+_KING = 7
 _PIECE = _KING + 64  # 64 per piece, in the order of rules.PIECES
 _BLACK = _PIECE + 5 * 64
 SIZE = _BLACK + 64
-_PROMOTED = np.array([QUEEN, ROOK, BISHOP, KNIGHT])
-_NTH = np.array([1, 0, -1, 2, 3])  # place of a piece code among the four promotions
 
 
 @functools.cache
 def words() -> tuple[str, ...]:
     """All words by id."""
     names = [rules.square_name(s) for s in range(64)]
-    out = [*SPECIAL, *RESULTS, *names]
-    out += [f"{names[56 + file]}{letter}" for file in range(8) for letter in "qrbn"]
+    out = [*SPECIAL, *RESULTS]
     for letter in "K" + PIECES + "k":
         out += [letter + name for name in names]
     return tuple(out)
@@ -55,21 +51,18 @@ def read_observations(ids_R3: IntArray) -> Position:
     return Position(piece // 64, ids_R3[:, 0] - _KING, piece % 64, ids_R3[:, 2] - _BLACK)
 
 
-def move_ids(start: IntArray, to: IntArray, promoted: IntArray) -> IntArray:
-    """Ids of a move's two words. promoted: code of the new piece, -1 for an ordinary move. All [R]; result [R, 2]."""
-    plain = _SQUARE + to
-    special = _PROMOTION + 4 * (to % 8) + _NTH[np.maximum(promoted, 0)]
-    return np.stack([_SQUARE + start, np.where(promoted >= 0, special, plain)], axis=1)
+def move_ids(p: Position, start: IntArray, to: IntArray, piece: IntArray) -> IntArray:
+    """Ids of the moves' words. piece: code of White's piece after the move. All [R]; result [R, 1]."""
+    return np.where(start == p.white, _KING + to, _PIECE + 64 * piece + to)[:, None]
 
 
-def read_moves(ids_R2: IntArray) -> tuple[BoolArray, IntArray, IntArray, IntArray]:
-    """Which replies are moves at all, their from-squares, to-squares and promoted pieces (-1: none). All [R]."""
-    first, second = ids_R2[:, 0], ids_R2[:, 1]
-    promotes = (second >= _PROMOTION) & (second < _KING)
-    valid = (first >= _SQUARE) & (first < _PROMOTION) & (second >= _SQUARE) & (second < _KING)
-    nth = np.where(promotes, second - _PROMOTION, 0)
-    to = np.where(promotes, 56 + nth // 4, second - _SQUARE)
-    return valid, first - _SQUARE, to, np.where(promotes, _PROMOTED[nth % 4], -1)
+def read_moves(ids_R: IntArray, p: Position) -> tuple[BoolArray, IntArray, IntArray, IntArray]:
+    """Which words move one of White's men at all, their from-squares, to-squares and White's piece afterwards. All [R]."""
+    king = (ids_R >= _KING) & (ids_R < _PIECE)
+    valid = king | ((ids_R >= _PIECE) & (ids_R < _BLACK))
+    at = np.where(valid, ids_R, _KING) - _KING
+    piece = np.where(king, p.piece, np.maximum(at // 64 - 1, 0))
+    return valid, np.where(king, p.white, p.square), at % 64, piece
 
 
 def text(ids: IntArray) -> str:
