@@ -27,7 +27,8 @@ def recognises_wins(model: Decoder, dtype: torch.dtype, pairs: Sequence[tuple[In
         by_length.setdefault(len(pair[0]), []).append(pair)
     for same in by_length.values():
         tokens = torch.from_numpy(np.stack([p[side] for p in same for side in (0, 1)]))
-        logits = model.logits(packed, model.hidden(packed, tokens)[:, -1])
+        last = torch.arange(1, len(tokens) + 1) * tokens.shape[1] - 1
+        logits = model.logits(packed, model.hidden(packed, tokens, wanted_N=last))
         belief = torch.log_softmax(logits, dim=-1)[:, win_id].view(-1, 2)
         right += float((belief[:, 0] > belief[:, 1]).sum()) + 0.5 * float((belief[:, 0] == belief[:, 1]).sum())
     n = len(pairs)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from outdo.models.ops import rms_normalize, rotate, softmax, swiglu
+from outdo.models.attention import attend_causal, causal_bias, split_heads
+from outdo.models.ops import rms_normalize, swiglu
 
 PADDING = 64  # positions behind the longest sequence that right padding may take
 
@@ -148,33 +149,38 @@ class Decoder(nn.Module):
         layers = tuple(layer.pack(c, dtype) for layer in m.layers)  # type: ignore[operator]
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
-    def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+    def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
+               wanted_N: Tensor | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
 
         segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
+        wanted_N: flat positions b * T + t; the result is then [N, D], and what the last layer does behind its attention
+        is done for those alone: nobody looks at the others.
         """
         turn = self.turn[: tokens_BT.shape[1]]
         bias = causal_bias(tokens_BT, segments_BT, packed.embed.dtype)
         x = F.embedding(tokens_BT, packed.embed)
-        for layer in packed.layers:
-            x = x + F.linear(attend_causal(*self.qkv(layer, x, turn), bias), layer.o)
-            x = x + self.mlp(layer, x)
+        for i, layer in enumerate(packed.layers):
+            mixed = attend_causal(*self.qkv(layer, x, turn), bias)
+            if wanted_N is not None and i == len(packed.layers) - 1:
+                x, mixed = (m.flatten(0, 1).index_select(0, wanted_N) for m in (x, mixed))
+            x = self.after_attention(layer, x, mixed)
         return rms_normalize(x, self.config.rms_norm_eps)
 
     def qkv(self, layer: PackedLayer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] -> rotated, scaled q [B, H, T, d], rotated k and plain v [B, K, T, d].
 
-        turn is [T, d/2], or [B, 1, T, d/2] where rows stand at different positions.
+        turn is [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions.
         """
         c = self.config
-        H, K = c.num_attention_heads, c.num_key_value_heads
-        B, T, _ = x.shape
-        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), layer.qkv).view(B, T, H + 2 * K, c.head_dim).transpose(1, 2)
-        return rotate(qkv[:, :H], turn), rotate(qkv[:, H : H + K], turn), qkv[:, H + K :]
+        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), layer.qkv)
+        return split_heads(qkv, turn, c.num_attention_heads, c.num_key_value_heads)
 
-    def mlp(self, layer: PackedLayer, x: Tensor) -> Tensor:
+    def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer."""
+        x = x + F.linear(mixed, layer.o)
         normed = rms_normalize(x, self.config.rms_norm_eps)
-        return F.linear(swiglu(F.linear(normed, layer.gate), F.linear(normed, layer.up)), layer.down)
+        return x + F.linear(swiglu(F.linear(normed, layer.gate), F.linear(normed, layer.up)), layer.down)
 
     def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
@@ -182,55 +188,12 @@ class Decoder(nn.Module):
 
 
 def rotary_table(c: DecoderConfig) -> Tensor:
-    """Unit complex numbers [max positions and room for padding, d/2] (Su et al., 2104.09864)."""
+    """Unit complex numbers [max positions and room for padding, 1, d/2] (Su et al., 2104.09864)."""
     inverse = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
     angles = torch.outer(torch.arange(c.max_position_embeddings + PADDING, dtype=torch.float64), inverse)
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1)
 
 
 def pair_up(weight: Tensor, d: int) -> Tensor:
     """Rows of [heads * d, D] reordered so that row i and row i + d/2 of each head become neighbours."""
     return weight.view(-1, 2, d // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
-
-
-def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments."""
-    T = tokens_BT.shape[1]
-    hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
-    if segments_BT is not None:
-        hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
-    return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
-
-
-def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, block: int = 64) -> Tensor:
-    """Attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d], bias from `causal_bias` -> [B, T, H * d].
-
-    Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
-    """
-    T = q.shape[2]
-    blocks = -(-T // block)
-    ends = [T * (i + 1) // blocks for i in range(blocks)]
-    starts = [0, *ends[:-1]]
-    parts = [attend(q[:, :, s:e], k[:, :, :e], v[:, :, :e], bias[..., s:e, :e]) for s, e in zip(starts, ends, strict=True)]
-    return torch.cat(parts, dim=1) if blocks > 1 else parts[0]
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """q [B, H, T, d], k and v [B, K, U, d], additive bias [T, U] or [B, T, U] -> [B, T, H * d].
-
-    Batched products, not the fused kernel: for rows of a few dozen tokens on a CPU its backward took half of the step.
-    Query heads that share a key head are laid side by side along T.
-    """
-    B, H, T, d = q.shape
-    K, U = k.shape[1], k.shape[2]
-    groups = H // K
-    if groups > 1:
-        bias = bias.repeat(1, groups, 1) if bias.dim() == 3 else bias.repeat(groups, 1)
-    queries, keys = q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d).transpose(1, 2)
-    if bias.dim() == 3:  # added in place: spread over the heads first, it would be as large as the scores
-        scores = torch.bmm(queries, keys)
-        scores.view(B, K, groups * T, U).add_(bias[:, None])
-    else:
-        scores = torch.baddbmm(bias, queries, keys)
-    mixed = torch.bmm(softmax(scores), v.reshape(B * K, U, d))
-    return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)

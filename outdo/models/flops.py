@@ -14,13 +14,19 @@ def layer_weights(c: DecoderConfig) -> int:
     return c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
 
 
+def tail_weights(c: DecoderConfig) -> int:
+    """Weights of the last layer behind its attention: they meet only positions whose logits are wanted."""
+    return c.hidden_size * (c.num_attention_heads * c.head_dim + 3 * c.intermediate_size)
+
+
 def forward_flops(c: DecoderConfig, tokens: int, attended: int, heads: int) -> float:
     """One forward pass.
 
     tokens: how many pass the layers. attended: keys looked at, summed over those tokens (causal: position + 1 each).
-    heads: at how many of them logits are computed.
+    heads: at how many of them logits are wanted.
     """
-    linear = 2.0 * layer_weights(c) * tokens
+    tail = tail_weights(c)
+    linear = 2.0 * ((layer_weights(c) - tail) * tokens + tail * heads)
     attention = 4.0 * c.num_hidden_layers * c.num_attention_heads * c.head_dim * attended
     return linear + attention + 2.0 * c.hidden_size * c.vocab_size * heads
 

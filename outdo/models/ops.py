@@ -43,14 +43,14 @@ def rms_normalize(x: Tensor, eps: float) -> Tensor:
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+        active = F.silu(gate)
+        ctx.save_for_backward(gate, up, active)
+        return active * up
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
-        return grad_gate, F.silu(gate).mul_(grad)
+        gate, up, active = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), grad * active
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -58,47 +58,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return _apply(_SwiGLU, gate, up)
 
 
-def _turn(x: Tensor, turn: Tensor) -> Tensor:
-    pairs = x.float().reshape(*x.shape[:-1], x.shape[-1] // 2, 2)
-    turned = torch.view_as_complex(pairs.contiguous()) * turn
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
-
-
-class _Rotate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, turn: Tensor) -> Tensor:
-        ctx.save_for_backward(turn)
-        return _turn(x, turn)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (turn,) = ctx.saved_tensors
-        return _turn(grad, turn.conj()), None
-
-
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotary positions: x [..., T, d] in neighbouring pairs, turn complex64 broadcast to [..., T, d / 2].
+def turn_pairs(x: Tensor, turn: Tensor, out: Tensor) -> None:
+    """Rotary positions: x [..., d] in neighbouring pairs, times turn, complex64 broadcast to [..., d / 2], into out.
 
     Checkpoints keep the two numbers of a pair d / 2 apart; packing lays them side by side, which leaves every q . k as it
-    was and makes the rotation one complex product. The result is contiguous.
+    was and makes the rotation one complex product. x and out may be strided and of any float dtype.
     """
-    return _apply(_Rotate, x, turn)
-
-
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
-        weights = torch.softmax(scores.float(), dim=-1).to(scores.dtype)
-        ctx.save_for_backward(weights)
-        return weights
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (weights,) = ctx.saved_tensors
-        out: Tensor = torch.ops.aten._softmax_backward_data(grad.contiguous(), weights, -1, weights.dtype)
-        return out
-
-
-def softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension, computed in float32, kept in the dtype of the scores."""
-    return _apply(_Softmax, scores)
+    pairs = torch.empty(x.shape, dtype=torch.float32, device=x.device).copy_(x)
+    turned = torch.view_as_complex(pairs.view(*x.shape[:-1], -1, 2)).mul_(turn)
+    out.copy_(torch.view_as_real(turned).flatten(-2))

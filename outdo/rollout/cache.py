@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outdo.machine import round_rows
-from outdo.models.decoder import Decoder, DecoderConfig, Packed, attend
+from outdo.models.attention import attend
+from outdo.models.decoder import Decoder, DecoderConfig, Packed
 from outdo.models.ops import rms_normalize
 
 _STRIDE_TOKENS = 16
@@ -84,23 +85,26 @@ def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tens
         starts_R = torch.cat([starts_R, starts_R[:1].expand(padding)])
         lasts_R = F.pad(lasts_R, (0, padding))
         slots_R = None if slots_R is None else F.pad(slots_R, (0, padding), value=cache.spare)
-    hidden = _hidden(model, packed, cache, tokens_RC, starts_R, slots_R)
-    return model.logits(packed, hidden[torch.arange(len(lasts_R)), lasts_R])[:R]
+    return model.logits(packed, _hidden(model, packed, cache, tokens_RC, starts_R, lasts_R, slots_R))[:R]
 
 
-def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor,
+def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
             slots_R: Tensor | None) -> Tensor:
-    """The layers over C new tokens per row, [R, C, D]. Where all rows start at one place, one mask serves them all."""
+    """The layers over C new tokens per row -> normalised hidden states at columns lasts_R, [R, D].
+
+    Where all rows start at one place, one mask serves them all.
+    """
     R, C = tokens_RC.shape
     aligned = bool((starts_R == starts_R[0]).all())
     first = int(starts_R[0]) if aligned else 0
     cache.reserve((first if aligned else int(starts_R.max())) + C, R if slots_R is None else cache.spare)
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
     places = at_RC.clamp(max=len(model.turn) - 1)  # only padding lies beyond
-    turn = model.turn[places[0]] if aligned else model.turn[places].unsqueeze(1)
+    turn = model.turn[places[0] if aligned else places]
     bias = _bias(at_RC[:1] if aligned else at_RC, cache.capacity, packed.embed.dtype)
     bias = bias[0] if aligned else bias
-    rows = slots_R if slots_R is not None else torch.arange(R, device=tokens_RC.device)
+    rows_R = torch.arange(R, device=tokens_RC.device)
+    rows = rows_R if slots_R is None else slots_R
     x = F.embedding(tokens_RC, packed.embed)
     for i, layer in enumerate(packed.layers):
         q, k, v = model.qkv(layer, x, turn)
@@ -111,8 +115,10 @@ def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, s
             keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
             values[rows[:, None], :, at_RC] = v.transpose(1, 2)
         seen_k, seen_v = (keys[:R], values[:R]) if slots_R is None else (keys[slots_R], values[slots_R])
-        x = x + F.linear(attend(q, seen_k, seen_v, bias), layer.o)
-        x = x + model.mlp(layer, x)
+        mixed = attend(q, seen_k, seen_v, bias)
+        if i == len(packed.layers) - 1:  # nobody looks at the other columns
+            x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]
+        x = model.after_attention(layer, x, mixed)
     return rms_normalize(x, model.config.rms_norm_eps)
 
 

@@ -6,6 +6,7 @@ are relative, so a sample computes the same wherever in a row it lies.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,6 @@ from torch import Tensor
 
 from outdo.machine import round_rows
 from outdo.types import IntArray, Sample
-
-_LENGTH_STEP = 16  # row lengths come in multiples of this: see `machine.round_rows`
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> list[MicroBat
         return []
     T = _round_length(max(len(s.token_ids) for s in samples))
     rows = pack([len(s.token_ids) for s in samples], T)
-    per_batch = max(1, micro_tokens // T)
-    parts = [rows[i : i + per_batch] for i in range(0, len(rows), per_batch)]
+    pieces = min(len(rows), -(-len(rows) * T // micro_tokens))
+    ends = [len(rows) * i // pieces for i in range(pieces + 1)]  # of one size: a small rest would waste its padding
+    parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
     return [_collate([[samples[j] for j in row] for row in part], T) for part in parts]
 
 
@@ -68,7 +68,9 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def _round_length(tokens: int) -> int:
-    return -(-tokens // _LENGTH_STEP) * _LENGTH_STEP
+    """Few lengths, for the reason that `machine.round_rows` gives; at most a sixteenth more."""
+    step = 2 if tokens <= 128 else 8 if tokens <= 512 else 32
+    return -(-tokens // step) * step
 
 
 def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from outdo.recipe import OptimizerConfig
+from outdo.training.muon import Muon
 
 
 class Optimizer:
@@ -26,8 +27,7 @@ class Optimizer:
                                   weight_decay=config.weight_decay, fused=True)
         self._parts.append((adamw, config.lr))
         if matrices:
-            muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
-            self._parts.append((muon, config.muon_lr))
+            self._parts.append((Muon(matrices, config.muon_lr, weight_decay=config.weight_decay), config.muon_lr))
 
     def zero_grad(self) -> None:
         for optimizer, _ in self._parts:

@@ -90,8 +90,8 @@ class Trainer:
         packed, N = self.model.pack(self.dtype), len(batch.targets_N)
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
-        hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT).flatten(0, 1)
-        logits = self.model.logits(packed, hidden[predicts]) / self.temperature
+        hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts)
+        logits = self.model.logits(packed, hidden) / self.temperature
         return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
 
     def _cost(self, batch: MicroBatch) -> Usage:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from outdo.errors import UserError
 from outdo.models import hf
-from outdo.models.decoder import Decoder, DecoderConfig, attend_causal, causal_bias
+from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.rollout.engine import Sampling
 
 SIZES = {
@@ -164,20 +164,21 @@ def test_packed_sequences_do_not_see_each_other(c: DecoderConfig) -> None:
             torch.testing.assert_close(g, w, rtol=1e-3, atol=1e-4 * max(float(w.abs().max()), 1e-2))
 
 
-@pytest.mark.parametrize("block", [1, 7, 16, 50, 51, 1000])
-def test_attention_block_size_changes_nothing(block: int) -> None:
-    """Values and gradients equal a dense softmax over the whole square."""
-    generator = torch.Generator().manual_seed(5)
-    q, k, v = (torch.randn(2, heads, 50, 6, generator=generator, requires_grad=True) for heads in (4, 2, 2))
-    grad = torch.randn(2, 50, 24, generator=generator)
-    full_k, full_v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
-    scores = (q @ full_k.transpose(2, 3)).masked_fill(torch.ones(50, 50).triu(1).bool(), float("-inf"))
-    want = (torch.softmax(scores, -1) @ full_v).transpose(1, 2).flatten(2)
-    wanted = torch.autograd.grad(want, (q, k, v), grad)
-    got = attend_causal(q, k, v, causal_bias(torch.zeros(2, 50), None, q.dtype), block)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    for g, w in zip(torch.autograd.grad(got, (q, k, v), grad), wanted, strict=True):
-        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
+def test_wanted_positions_equal_the_whole(c: DecoderConfig) -> None:
+    """The last layer behind its attention only where asked: same values, same gradients, any order and repetition."""
+    model = decoder(c)
+    ids = torch.randint(0, c.vocab_size, (3, 11), generator=torch.Generator().manual_seed(3))
+    wanted = torch.tensor([32, 0, 5, 5, 17])
+    weights = torch.randn(5, c.hidden_size, generator=torch.Generator().manual_seed(4))
+    packed = model.pack(torch.float32)
+    whole, some = model.hidden(packed, ids).flatten(0, 1)[wanted], model.hidden(packed, ids, wanted_N=wanted)
+    torch.testing.assert_close(some, whole, rtol=1e-5, atol=1e-6)
+    parameters = list(model.parameters())[:-1]
+    for g, w in zip(*(torch.autograd.grad((h * weights).sum(), parameters, retain_graph=True, allow_unused=True)
+                      for h in (some, whole)), strict=True):  # fmt: skip
+        assert (g is None) == (w is None)
+        if g is not None:
+            torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
 
 
 def test_init_weights_follows_the_generator() -> None:

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import config, decoder
 
 from outdo.models import decoder as decoder_module
-from outdo.models.decoder import Decoder, DecoderConfig, attend_causal, causal_bias
+from outdo.models.attention import attend_causal, causal_bias
+from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.models.flops import causal_attended, forward_flops, layer_weights, update_flops
 
 BLOCK = inspect.signature(attend_causal).parameters["block"].default
@@ -91,12 +92,16 @@ def test_smaller_blocks_come_nearer_to_the_causal_count() -> None:
     assert costs[-1] == 4 * 2 * 4 * causal_attended(64), "one query per block is exactly causal"
 
 
-def test_logits_are_charged_only_where_asked() -> None:
-    c = config()
-    with_head, without = forward_flops(c, 10, 55, 3), forward_flops(c, 10, 55, 0)
-    packed = decoder(c).pack(torch.float32)
-    got = counted(lambda: decoder(c).logits(packed, torch.zeros(3, c.hidden_size)))
-    assert with_head - without == got["linear"] == 2 * 3 * c.hidden_size * c.vocab_size
+def test_logits_and_the_last_layers_tail_are_charged_only_where_asked() -> None:
+    model, wanted = decoder(), torch.tensor([3, 7, 9])
+    c = model.config
+    packed = model.pack(torch.float32)
+    ids = torch.zeros(1, 10, dtype=torch.int64)
+    got = counted(lambda: model.logits(packed, model.hidden(packed, ids, wanted_N=wanted)))
+    assert got["linear"] == forward_flops(c, 10, 0, heads=3)
+    everywhere = counted(lambda: model.logits(packed, model.hidden(packed, ids)))
+    assert everywhere["linear"] == forward_flops(c, 10, 0, heads=10) > got["linear"]
+    assert got["attention"] == everywhere["attention"]
 
 
 def test_update_is_three_times_forward(model: Decoder) -> None:

@@ -1,0 +1,134 @@
+"""Attention by batched products, with hand-written backward passes.
+
+For rows of a few dozen to a few hundred tokens on a CPU the fused kernel's backward took half of a training step. Here the
+pieces around the products are few as well: one gradient tensor for q, k and v together instead of three padded with zeros.
+
+Shapes: B rows, T query tokens, U key tokens, H query heads, K key-value heads, d head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outdo.models.ops import turn_pairs
+
+
+def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments."""
+    T = tokens_BT.shape[1]
+    hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
+    if segments_BT is not None:
+        hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
+    return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
+
+
+class _SplitHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        B, T, _ = x.shape
+        split = x.view(B, T, heads + 2 * kv_heads, -1)
+        ctx.save_for_backward(turn)
+        q, k, v = (x.new_empty(B, n, T, split.shape[3]) for n in (heads, kv_heads, kv_heads))
+        turn_pairs(split[:, :, :heads], turn, q.transpose(1, 2))
+        turn_pairs(split[:, :, heads : heads + kv_heads], turn, k.transpose(1, 2))
+        v.copy_(split[:, :, heads + kv_heads :].transpose(1, 2))
+        return q, k, v
+
+    @staticmethod
+    def backward(ctx: Any, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor) -> tuple[Tensor, None, None, None]:
+        back = ctx.saved_tensors[0].conj()
+        B, H, T, d = grad_q.shape
+        K = grad_k.shape[1]
+        out = grad_q.new_empty(B, T, H + 2 * K, d)
+        turn_pairs(grad_q.transpose(1, 2), back, out[:, :, :H])
+        turn_pairs(grad_k.transpose(1, 2), back, out[:, :, H : H + K])
+        out[:, :, H + K :] = grad_v.transpose(1, 2)
+        return out.view(B, T, -1), None, None, None
+
+
+def split_heads(x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x [B, T, (H + 2K) * d] -> rotated q [B, H, T, d], rotated k [B, K, T, d], plain v [B, K, T, d].
+
+    turn: complex64 [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions. All results are contiguous.
+    """
+    out: tuple[Tensor, Tensor, Tensor] = _SplitHeads.apply(x, turn, heads, kv_heads)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor, groups: int) -> Tensor:
+    """q [B * K, groups * T, d], k [B * K, U, d], bias [T, U] or [B, T, U] -> q k' + bias [B * K, groups * T, U]."""
+    if bias.dim() == 2:
+        return torch.baddbmm(bias.repeat(groups, 1) if groups > 1 else bias, q, k.transpose(1, 2))
+    scores = torch.bmm(q, k.transpose(1, 2))
+    B, T, U = bias.shape
+    scores.view(B, -1, T, U).add_(bias[:, None])  # in place: spread over the heads first, the bias would be as large
+    return scores
+
+
+class _AttendCausal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, block: int) -> Tensor:
+        B, H, T, d = q.shape
+        K, groups = k.shape[1], H // k.shape[1]
+        keys, values = k.reshape(B * K, T, d), v.reshape(B * K, T, d)
+        out = q.new_empty(B, T, H, d)
+        saved, ends = [], _ends(T, block)
+        for start, end in ends:
+            part = q[:, :, start:end].reshape(B * K, groups * (end - start), d)
+            weights = torch.softmax(_scores(part, keys[:, :end], bias[..., start:end, :end], groups), dim=-1)
+            mixed = torch.bmm(weights, values[:, :end])
+            out[:, start:end] = mixed.view(B, H, end - start, d).transpose(1, 2)
+            saved += [part, weights]
+        ctx.save_for_backward(keys, values, *saved)
+        ctx.sizes = (B, H, K, T, d, ends)
+        return out.view(B, T, H * d)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        keys, values, *saved = ctx.saved_tensors
+        B, H, K, T, d, ends = ctx.sizes
+        heads = grad.view(B, T, H, d).transpose(1, 2)
+        grad_q = grad.new_empty(B, H, T, d)
+        grad_k, grad_v = torch.empty_like(keys), torch.empty_like(values)
+        # The last block sees all keys and writes, the ones before it add.
+        for i, (start, end) in reversed(list(enumerate(ends))):
+            part, weights = saved[2 * i], saved[2 * i + 1]
+            g = heads[:, :, start:end].reshape(part.shape)
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                torch.bmm(g, values[:, :end].transpose(1, 2)), weights, -1, weights.dtype)
+            grad_q[:, :, start:end] = torch.bmm(grad_scores, keys[:, :end]).view(B, H, end - start, d)
+            for total, left, right in ((grad_k, grad_scores, part), (grad_v, weights, g)):
+                if end == T:
+                    torch.bmm(left.transpose(1, 2), right, out=total)
+                else:
+                    total[:, :end] += torch.bmm(left.transpose(1, 2), right)
+        return grad_q, grad_k.view(B, K, T, d), grad_v.view(B, K, T, d), None, None
+
+
+def _ends(T: int, block: int) -> list[tuple[int, int]]:
+    """0 .. T in equal parts of at most `block`."""
+    parts = -(-T // block)
+    return [(T * i // parts, T * (i + 1) // parts) for i in range(parts)]
+
+
+def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, block: int = 64) -> Tensor:
+    """Attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d], bias from `causal_bias` -> [B, T, H * d].
+
+    Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
+    """
+    return _AttendCausal.apply(q, k, v, bias, block)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """q [B, H, T, d], k and v [B, K, U, d], additive bias [T, U] or [B, T, U] -> [B, T, H * d]. For decoding: no gradient.
+
+    Query heads that share a key head are laid side by side along T.
+    """
+    B, H, T, d = q.shape
+    K, U, groups = k.shape[1], k.shape[2], H // k.shape[1]
+    scores = _scores(q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d), bias, groups)
+    mixed = torch.bmm(torch.softmax(scores, dim=-1), v.reshape(B * K, U, d))
+    return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)
