@@ -124,7 +124,6 @@ class Rl(Rollouts):
 
     kind: Literal["rl"]
     algorithm: Plugin = Plugin(name="grpo")
-    train_per_group: int | None = Field(default=None, ge=2)  # train on at most so many of a group; None: on all
 
 
 AnyStage = Annotated[Union[Pretrain, Sft, Rejection, Rl], Field(discriminator="kind")]  # noqa: UP007

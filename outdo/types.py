@@ -58,6 +58,7 @@ class Trajectory:
     policy_version: int  # optimiser steps behind the sampling weights; -1 for players that are not the model
     finish: Finish
     info: Mapping[str, Any] = field(default_factory=dict)  # facts that the task knows, JSON-serialisable
+    values: FloatArray | None = None  # [T] the critic's expected score before each sampled token; None without a critic
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.mask) == len(self.logprobs), "trajectory arrays differ in length"
@@ -96,6 +97,7 @@ class Sample:
     mask: BoolArray  # [T] True where the token trains; position 0 is always False
     advantages: FloatArray  # [T] 0 where mask is False
     logprobs: FloatArray  # [T] under the sampling policy; 0 where mask is False
+    returns: FloatArray | None = None  # [T] what a critic should expect before each token that trains; None without one
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.mask), len(self.advantages), len(self.logprobs)}

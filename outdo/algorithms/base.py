@@ -14,6 +14,8 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from outdo.types import FloatArray
+
 
 class Options(BaseModel):
     """Base of every algorithm's nested Config: typed, frozen, misspelt keys are errors."""
@@ -40,6 +42,7 @@ class Algorithm(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[Options]] = Options
     on_policy: ClassVar[bool] = True  # whether old_logprobs are needed
+    critic: ClassVar[bool] = False  # whether `per_token` is to be called, with values that a critic learns
 
     def __init__(self, config: Options | None = None) -> None:
         self.config = config or self.Config()
@@ -50,6 +53,13 @@ class Algorithm(ABC):
         Returning None for the whole group says that it carries no signal: it is skipped, and its cost is booked.
         """
         raise NotImplementedError(f"{self.name} does not learn from scores")
+
+    def per_token(self, outcome: float, group_mean: float, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Share the score of a trajectory out among its n sampled tokens: advantages [n], and what the critic should say [n].
+
+        values: [n] the critic's expectation before each of them, when they were sampled.
+        """
+        raise NotImplementedError(f"{self.name} has no critic")
 
     @abstractmethod
     def loss(self, batch: TokenBatch, total_tokens: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -72,7 +72,7 @@ def _round_up(tokens: int) -> int:
 
 def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
                  slots_R: Tensor | None = None) -> Tensor:
-    """Add up to C tokens to each row and return the logits [R, V] behind each row's last one, at column lasts_R.
+    """Add up to C tokens to each row and return the hidden states [R, D] of each row's last one, at column lasts_R.
 
     starts_R: how many tokens each row's slot holds already. Row r uses slot r, or slots_R[r] if given. A row with fewer
     than C real tokens is padded on the right: what the padding leaves in the cache lies behind the row's end, is
@@ -85,7 +85,7 @@ def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tens
         starts_R = torch.cat([starts_R, starts_R[:1].expand(padding)])
         lasts_R = F.pad(lasts_R, (0, padding))
         slots_R = None if slots_R is None else F.pad(slots_R, (0, padding), value=cache.spare)
-    return model.logits(packed, _hidden(model, packed, cache, tokens_RC, starts_R, lasts_R, slots_R))[:R]
+    return _hidden(model, packed, cache, tokens_RC, starts_R, lasts_R, slots_R)[:R]
 
 
 def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from outdo import randomness
 from outdo.errors import check
+from outdo.models.critic import Critic
 from outdo.models.decoder import Decoder, Packed
 from outdo.models.flops import causal_attended, forward_flops
 from outdo.rollout.cache import KVCache, forward_step
@@ -50,7 +51,7 @@ class _Rows:
         n, width = len(prompts) * group_size, sampling.max_tokens
         self.tokens = np.zeros((n, width), np.int64)
         self.mask = np.zeros((n, width), bool)
-        self.logprobs = np.zeros((n, width), np.float32)
+        self.logprobs, self.values = np.zeros((n, width), np.float32), np.zeros((n, width), np.float32)
         self.length = np.repeat([len(p.token_ids) for p in prompts], group_size)
         self.cached = np.zeros(n, np.int64)  # tokens whose keys and values are in the cache
         self.turn_start = self.length.copy()
@@ -58,9 +59,10 @@ class _Rows:
         for i, prompt in enumerate(prompts):
             self.tokens[i * group_size : (i + 1) * group_size, : len(prompt.token_ids)] = prompt.token_ids
 
-    def append_sampled(self, rows: IntArray, tokens: IntArray, logprobs: np.ndarray) -> None:
+    def append_sampled(self, rows: IntArray, tokens: IntArray, logprobs: np.ndarray, values: np.ndarray | float) -> None:
         at = self.length[rows]
         self.tokens[rows, at], self.mask[rows, at], self.logprobs[rows, at] = tokens, True, logprobs
+        self.values[rows, at] = values
         self.length[rows] += 1
 
     def append_observed(self, rows: IntArray, tokens_RC: IntArray) -> None:
@@ -88,11 +90,12 @@ class Engine:
         self.device = model.turn.device
         self.version = 0
         self._packed: Packed | None = None
+        self.critic: Critic | None = None
 
     @torch.no_grad()
-    def load(self, version: int) -> None:
-        """Pack the model's current weights; trajectories carry `version` from now on."""
-        self._packed, self.version = self.model.pack(self.dtype), version
+    def load(self, version: int, critic: Critic | None = None) -> None:
+        """Pack the model's current weights; trajectories carry `version`, and the critic's values, from now on."""
+        self._packed, self.version, self.critic = self.model.pack(self.dtype), version, critic
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling, seed: int,
@@ -120,7 +123,7 @@ class Engine:
                 progress(run.finished, total)
         usage = Usage(run.prefill_tokens, run.decode_tokens, prefill_flops=run.prefill_flops,
                       decode_flops=run.decode_flops, episodes=total)
-        return [_trajectory(rows, i, self.version, environment) for i in range(total)], usage
+        return [_trajectory(rows, i, self.version, environment, self.critic is not None) for i in range(total)], usage
 
 
 class _Run:
@@ -145,20 +148,20 @@ class _Run:
 
     def turn(self) -> None:
         """Everything that happens for one new token of every active row."""
-        fed, logits = self._feed_active()
+        fed, known = self._feed_active()
         admitted, first = self._admit()
         rows = np.concatenate([fed, admitted])
-        self._sample(rows, torch.cat([part for part in (logits, first) if part is not None]))
+        self._sample(rows, *(torch.cat(parts) for parts in zip(*known, *first, strict=True)))
         ended = self._turn_over(rows)
         if ended.any():
             self._end_turns(rows[ended])
 
-    def _admit(self) -> tuple[IntArray, Tensor | None]:
-        """Prefill waiting prompts of one length while their groups fit into free slots; rows and their logits [n, V]."""
+    def _admit(self) -> tuple[IntArray, list[tuple[Tensor, ...]]]:
+        """Prefill waiting prompts of one length while their groups fit into free slots; rows and what `_read` says of them."""
         g = self.rows.group_size
         room = (self.slots - len(self.active)) // g
         if not self.waiting or room == 0:
-            return np.zeros(0, np.int64), None
+            return np.zeros(0, np.int64), []
         length = len(self.rows.prompts[self.waiting[0]].token_ids)
         batch = [i for i in self.waiting[:room] if len(self.rows.prompts[i].token_ids) == length]
         taken = set(batch)
@@ -169,43 +172,48 @@ class _Run:
         slots = torch.arange(first_slot, first_slot + P * g)
         leaders = slots[::g]
         starts = torch.zeros(P, dtype=torch.int64)
-        logits = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, starts + length - 1, leaders)
+        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, starts + length - 1, leaders)
         if g > 1:
             self.cache.copy(leaders.repeat_interleave(g), slots, length)
         rows = (np.array(batch)[:, None] * g + np.arange(g)).ravel()
         self.active = np.concatenate([self.active, rows])
         self.rows.cached[rows] = length
         self._charge(P * length, 0, P * causal_attended(length), P)
-        return rows, logits.repeat_interleave(g, dim=0)
+        return rows, [tuple(x.repeat_interleave(g, dim=0) for x in self._read(hidden))]
 
-    def _feed_active(self) -> tuple[IntArray, Tensor | None]:
-        """Run the model over every active row's tokens that it has not seen; rows and their next logits [n, V]."""
+    def _feed_active(self) -> tuple[IntArray, list[tuple[Tensor, ...]]]:
+        """Run the model over every active row's tokens that it has not seen; rows and what `_read` says."""
         rows = self.active
         if not len(rows):
-            return rows, None
+            return rows, []
         pending = self.rows.length[rows] - self.rows.cached[rows]
         if (pending == pending[0]).all():
-            return rows, self._feed(rows, None, pending)
+            return rows, [self._feed(rows, None, pending)]
         # Rows in the middle of a turn have one token, rows after an observation several: two batches, not padding.
         parts = [np.flatnonzero(pending == 1), np.flatnonzero(pending > 1)]
         parts = [p for p in parts if len(p)]
-        logits = [self._feed(rows[p], p, pending[p]) for p in parts]
-        return rows[np.concatenate(parts)], torch.cat(logits)
+        return rows[np.concatenate(parts)], [self._feed(rows[p], p, pending[p]) for p in parts]
 
-    def _feed(self, rows: IntArray, slots: IntArray | None, pending: IntArray) -> Tensor:
+    def _feed(self, rows: IntArray, slots: IntArray | None, pending: IntArray) -> tuple[Tensor, ...]:
         r, C = self.rows, int(pending.max())
         starts = r.cached[rows]
         at = np.minimum(starts[:, None] + np.arange(C), r.tokens.shape[1] - 1)
         tokens = torch.from_numpy(r.tokens[rows[:, None], at])
         where = None if slots is None else torch.from_numpy(slots)
-        logits = forward_step(self.engine.model, self.packed, self.cache, tokens, torch.from_numpy(starts),
+        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, torch.from_numpy(starts),
                               torch.from_numpy(pending - 1), where)
         ends = r.length[rows]
         attended = int(((ends * (ends + 1) - starts * (starts + 1)) // 2).sum())
         sampled = int((r.mask[rows[:, None], at] & (np.arange(C) < pending[:, None])).sum())
         self._charge(int(pending.sum()) - sampled, sampled, attended, len(rows))
         r.cached[rows] = ends
-        return logits
+        return self._read(hidden)
+
+    def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [n, D] -> logits of the next token [n, V] and the critic's values [n], 0 without one."""
+        critic = self.engine.critic
+        values = torch.zeros(len(hidden)) if critic is None else critic(hidden)
+        return self.engine.model.logits(self.packed, hidden), values
 
     def _charge(self, observed: int, sampled: int, attended: int, heads: int) -> None:
         """Book a forward pass: observed tokens are prefill, sampled ones (and all logits) decoding."""
@@ -215,10 +223,10 @@ class _Run:
         self.prefill_flops += forward_flops(c, observed, round(attended * share), 0)
         self.decode_flops += forward_flops(c, sampled, attended - round(attended * share), heads)
 
-    def _sample(self, rows: IntArray, logits: Tensor) -> None:
+    def _sample(self, rows: IntArray, logits: Tensor, values: Tensor) -> None:
         uniform = torch.from_numpy(randomness.uniform(self.keys[rows], self.rows.length[rows]))
         tokens, logprobs = sample(logits, uniform, self.sampling.temperature)
-        self.rows.append_sampled(rows, tokens.numpy(), logprobs.numpy())
+        self.rows.append_sampled(rows, tokens.numpy(), logprobs.numpy(), values.numpy())
         self.decode_tokens += len(rows)
 
     def _turn_over(self, rows: IntArray) -> BoolArray:
@@ -258,7 +266,7 @@ class _Run:
         self.active = self.active[:keep]
 
 
-def _trajectory(rows: _Rows, i: int, version: int, environment: Environment | None) -> Trajectory:
+def _trajectory(rows: _Rows, i: int, version: int, environment: Environment | None, valued: bool) -> Trajectory:
     end = int(rows.length[i])
     return Trajectory(
         prompt_id=rows.prompts[i // rows.group_size].id,
@@ -269,4 +277,5 @@ def _trajectory(rows: _Rows, i: int, version: int, environment: Environment | No
         policy_version=version,
         finish=rows.finish[i],
         info=environment.info(i) if environment is not None else {},
+        values=rows.values[i, :end].copy() if valued else None,
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from outdo import randomness
-from outdo.algorithms.sft import Sft as CrossEntropy
 from outdo.recipe import Pretrain, Sft
 from outdo.stages.loop import Loop
 from outdo.types import Sample, Trajectory, Usage
@@ -17,7 +16,6 @@ def imitate(loop: Loop) -> None:
     """Let the player play, imitate what it did, repeat until the budget is spent."""
     config = loop.config
     assert isinstance(config, Pretrain | Sft)
-    loss = CrossEntropy().loss
     for step in loop.steps():
         prompts = loop.prompts(step, config.episodes, config.split)
         luck = _luck(loop.seed, step, len(prompts))
@@ -27,7 +25,7 @@ def imitate(loop: Loop) -> None:
         if not kept:
             loop.book(usage, {"episodes": 0.0})
             continue
-        metrics, spent = loop.train([demonstration(t, config.train_on) for t in kept], loss)
+        metrics, spent = loop.train([demonstration(t, config.train_on) for t in kept])
         loop.book(usage + spent, {**metrics, "episodes": float(len(kept))})
 
 

@@ -20,14 +20,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from outdo import files, plugins, randomness
+from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError
 from outdo.evaluate.judging import recognises_wins
 from outdo.evaluate.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
+from outdo.models.critic import Critic
 from outdo.models.decoder import Decoder
-from outdo.recipe import AnyStage, Recipe
+from outdo.recipe import AnyStage, Plugin, Recipe, Rl
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
@@ -65,10 +67,11 @@ class Loop:
         self.folder = run.folder / "stages" / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folder / "ledger.jsonl")
-        optimizer = self.config.optimizer
-        self.trainer = Trainer(model, Optimizer(model, optimizer), run.dtype, micro_tokens=optimizer.micro_tokens,
-                               max_grad_norm=optimizer.max_grad_norm,
-                               temperature=getattr(self.config, "temperature", 1.0))
+        optimizer, self.algorithm = self.config.optimizer, _algorithm(self.config)
+        self.critic = Critic(model.config.hidden_size) if self.algorithm.critic else None
+        self.trainer = Trainer(model, Optimizer(model, optimizer, self.critic), run.dtype,
+                               micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
+                               temperature=getattr(self.config, "temperature", 1.0), critic=self.critic)
         self.engine = Engine(model, run.dtype, run.recipe.slots)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
@@ -102,9 +105,10 @@ class Loop:
     def lr_scale(self) -> float:
         return lr_scale(self.config.optimizer, self.spent, self.trainer.steps)
 
-    def train(self, samples: Sequence[Sample], loss: Any) -> tuple[dict[str, float], Usage]:
+    def train(self, samples: Sequence[Sample]) -> tuple[dict[str, float], Usage]:
         """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
         began = time.perf_counter()
+        loss: Any = self.algorithm.loss  # its TokenBatch is the trainer's TrainedTokens, under another name
         try:
             return self.trainer.step(samples, loss, self.lr_scale)
         except NonFiniteError as e:
@@ -245,6 +249,12 @@ class Loop:
         files.keep_lines(self.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
         self.ledger.rewind(progress.step if found else -1)
         return progress.step, progress.evaluated
+
+
+def _algorithm(stage: AnyStage) -> Algorithm:
+    """What turns samples into a loss: the stage's choice, or imitation."""
+    chosen = stage.algorithm if isinstance(stage, Rl) else Plugin(name="sft")
+    return plugins.make("algorithms", chosen, Algorithm)  # type: ignore[type-abstract]
 
 
 def _checkpoints(folder: Path) -> list[Path]:

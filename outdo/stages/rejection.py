@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from outdo.algorithms.sft import Sft as CrossEntropy
 from outdo.recipe import Rejection
 from outdo.stages.loop import Loop
 from outdo.stages.rl import describe, gather, minibatches
@@ -15,7 +14,6 @@ def reject(loop: Loop) -> None:
     """Rollouts -> scores -> keep the winners -> cross-entropy on them, until the budget is spent."""
     config = loop.config
     assert isinstance(config, Rejection)
-    loss = CrossEntropy().loss
     for step in loop.steps():
         groups, usage = gather(loop, step)
         pairs = [(t, s.value) for g in groups for t, s in zip(g.trajectories, g.scores, strict=True)]
@@ -25,7 +23,7 @@ def reject(loop: Loop) -> None:
         usage += Usage(discarded_tokens=dropped)
         metrics = {**describe(groups), "kept": float(len(won))}
         for minibatch in minibatches(samples, config, loop.seed, step):
-            trained, spent = loop.train(minibatch, loss)
+            trained, spent = loop.train(minibatch)
             usage += spent
             metrics |= trained
         loop.keep_rollouts("train", groups[:1])

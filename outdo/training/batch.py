@@ -33,6 +33,7 @@ class MicroBatch:
     old_logprobs_N: Tensor  # float32
     advantages_N: Tensor  # float32
     sequence_N: Tensor  # int64, number of the sample within the micro-batch
+    returns_N: Tensor  # float32, what a critic should say; 0 without one
     lengths: IntArray  # true lengths of the samples
 
 
@@ -77,7 +78,7 @@ def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:
     B = round_rows(len(rows))
     tokens, segments = np.zeros((B, T), np.int64), np.full((B, T), -1, np.int64)
     mask = np.zeros((B, T), bool)
-    old, advantages = np.zeros((B, T), np.float32), np.zeros((B, T), np.float32)
+    old, advantages, returns = (np.zeros((B, T), np.float32) for _ in range(3))
     lengths: list[int] = []
     for b, row in enumerate(rows):
         at = 0
@@ -85,6 +86,8 @@ def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:
             end = at + len(s.token_ids)
             tokens[b, at:end], mask[b, at:end], segments[b, at:end] = s.token_ids, s.mask, len(lengths)
             old[b, at:end], advantages[b, at:end] = s.logprobs, s.advantages
+            if s.returns is not None:
+                returns[b, at:end] = s.returns
             lengths.append(end - at)
             at = end
     row_N, column_N = np.nonzero(mask)
@@ -97,5 +100,6 @@ def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:
         old_logprobs_N=torch.from_numpy(old[row_N, column_N]),
         advantages_N=torch.from_numpy(advantages[row_N, column_N]),
         sequence_N=torch.from_numpy(segments[row_N, column_N]),
+        returns_N=torch.from_numpy(returns[row_N, column_N]),
         lengths=np.array(lengths),
     )

@@ -28,7 +28,8 @@ class Progress:
 def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
     """Write training_state.pt into a checkpoint folder."""
     state = {"optimizer": trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
-             "step": progress.step, "evaluated": progress.evaluated}
+             "step": progress.step, "evaluated": progress.evaluated,
+             "critic": trainer.critic.state_dict() if trainer.critic is not None else {}}
     with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
         torch.save(state, f)
 
@@ -38,7 +39,9 @@ def load(trainer: Trainer, folder: Path) -> Progress:
     state = _read(folder)
     try:
         trainer.optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, ValueError, TypeError) as e:
+        if trainer.critic is not None:
+            trainer.critic.load_state_dict(state["critic"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} does not fit the optimizer ({e}); resume with the recipe "
                         "that wrote it, or delete this folder") from None
     trainer.steps = state["optimizer_steps"]
@@ -54,7 +57,7 @@ def _read(folder: Path) -> dict[str, Any]:
     """Only tensors and plain values are accepted, never pickled code."""
     try:
         state = dict(torch.load(folder / FILE, weights_only=True))
-        return {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated")}
+        return {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated", "critic")}
     except Exception as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
                         "it is damaged: delete this folder and resume from an earlier one") from None

@@ -15,13 +15,14 @@ from outdo.training.muon import Muon
 class Optimizer:
     """One or two torch optimisers behind one face; learning rates are scaled per step, never stored."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, critic: nn.Module | None = None) -> None:
         self.config = config
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             inside = config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
             (matrices if inside else rest).append(parameter)
+        rest += list(critic.parameters()) if critic is not None else []
         self._parts: list[tuple[torch.optim.Optimizer, float]] = []
         adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
                                   weight_decay=config.weight_decay, fused=True)

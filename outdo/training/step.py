@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from outdo.machine import round_rows
+from outdo.models.critic import Critic
 from outdo.models.decoder import Decoder
 from outdo.models.flops import update_flops
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
 from outdo.types import Sample, Usage
+
+_VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class Trainer:
     """A model, its optimiser and the number of steps they have taken."""
 
     def __init__(self, model: Decoder, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
-                 max_grad_norm: float = 1.0, temperature: float = 1.0) -> None:
+                 max_grad_norm: float = 1.0, temperature: float = 1.0, critic: Critic | None = None) -> None:
         self.model, self.optimizer, self.dtype = model, optimizer, dtype
         self.micro_tokens, self.max_grad_norm, self.temperature = micro_tokens, max_grad_norm, temperature
+        self.critic = critic
+        self.parameters = [*model.parameters(), *(critic.parameters() if critic else ())]
         self.steps = 0
 
     def step(self, samples: Sequence[Sample], loss: Loss, lr_scale: float = 1.0) -> tuple[dict[str, float], Usage]:
@@ -67,7 +72,7 @@ class Trainer:
             for name, value in {"loss": torch.tensor(part * total), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             usage += self._cost(batch)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
         if not np.isfinite(norm):
             raise NonFiniteError("the gradient norm", samples)
         self.optimizer.step(lr_scale)
@@ -78,21 +83,28 @@ class Trainer:
                 "padding_waste": waste}, usage
 
     def _backward(self, batch: MicroBatch, loss: Loss, total: int) -> tuple[float, dict[str, Tensor]]:
-        logprobs = self.logprobs(batch)
+        logprobs, values = self.forward(batch)
         value, metrics = loss(TrainedTokens(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), total)
+        metrics = {**metrics, "logprob_gap": (logprobs.detach() - batch.old_logprobs_N).abs().sum()}
+        if values is not None:
+            errors = (values - batch.returns_N).square().sum()
+            value = value + _VALUE_WEIGHT * errors / total
+            metrics["value_error"] = errors.detach()
         value.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            gap = (logprobs - batch.old_logprobs_N).abs()
-        return float(value.detach()), {**metrics, "logprob_gap": gap.sum()}
+        return float(value.detach()), metrics
 
-    def logprobs(self, batch: MicroBatch) -> Tensor:
-        """Log-probabilities [N] of the trained tokens at the sampling temperature, float32, with gradient."""
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities [N] of the trained tokens at the sampling temperature, and the critic's values [N] before them.
+
+        Both float32, with gradient.
+        """
         packed, N = self.model.pack(self.dtype), len(batch.targets_N)
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
         hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts)
         logits = self.model.logits(packed, hidden) / self.temperature
-        return torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
+        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
+        return logprobs, None if self.critic is None else self.critic(hidden)[:N]
 
     def _cost(self, batch: MicroBatch) -> Usage:
         n = batch.lengths

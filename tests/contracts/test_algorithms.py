@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -194,6 +195,7 @@ GOLDEN: dict[str, tuple[float, list[float], dict[str, float]]] = {
     "grpo": (0.52 / 6, [-1, 0, -0.5, 1.5, 0, 1],
              {"clip_fraction": 2.0, "kl": 2 * (0.5 - log(1.5)) + 2 * (-0.5 - log(0.5))}),
 }  # fmt: skip
+GOLDEN["gae"] = GOLDEN["grpo"]  # its advantages differ, its loss does not
 
 
 def test_golden_example(algorithm: Algorithm) -> None:
@@ -213,6 +215,7 @@ def test_golden_example(algorithm: Algorithm) -> None:
         ("grpo", {}, [1.0, 0.0, 0.0, 0.0], [0.75, -0.25, -0.25, -0.25]),
         ("grpo", {"scale": "group"}, [1.0, 0.0, 0.0, 0.0], [3**0.5, -(3**-0.5), -(3**-0.5), -(3**-0.5)]),
         ("grpo", {"scale": "group"}, [3.0, None, 1.0], [1.0, None, -1.0]),
+        ("gae", {}, [1.0, 0.0, 0.0, 0.0], [0.75, -0.25, -0.25, -0.25]),
         ("reinforce", {}, [1.0, 0.0, 0.0, 0.0], [1.0, -1 / 3, -1 / 3, -1 / 3]),
         ("reinforce", {}, [3.0, None, 1.0], [2.0, None, -2.0]),
     ],
@@ -221,6 +224,34 @@ def test_golden_advantages(name: str, options: dict[str, object], values: list[f
     got = make(name, **options).advantages(values)
     assert got is not None and [g is None for g in got] == [w is None for w in want]
     assert [g for g in got if g is not None] == pytest.approx([w for w in want if w is not None])
+
+
+def test_gae_by_hand() -> None:
+    """Values 0.9, 0.6, 0.2, group mean 0.5, outcome 1: deltas 0.1, -0.4, 0.8; with lambda 0.5: A_3 = 0.8, A_2 = 0, A_1 = 0.1."""
+    advantages, targets = make("gae", lam=0.5).per_token(1.0, 0.5, np.float32([0.9, 0.6, 0.2]))
+    assert advantages.tolist() == pytest.approx([0.1, 0.0, 0.8], abs=1e-6) and targets.tolist() == pytest.approx([0.6, 0.6, 1.0])
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_gae_at_the_ends_of_lambda(outcome: float) -> None:
+    """1: outcome minus value, and the critic learns the outcome. 0: one step of temporal difference. No values: no change."""
+    values = np.float32([0.3, 0.8, 0.4, 0.1])
+    whole, targets = make("gae", lam=1.0).per_token(outcome, 0.25, values)
+    assert whole.tolist() == pytest.approx([outcome - v for v in (0.25, 0.8, 0.4, 0.1)])
+    assert targets.tolist() == pytest.approx([outcome] * 4)
+    single, targets = make("gae", lam=0.0).per_token(outcome, 0.25, values)
+    assert single.tolist() == pytest.approx([0.55, -0.4, -0.3, outcome - 0.1])
+    assert targets.tolist() == pytest.approx([0.8, 0.4, 0.1, outcome])
+
+
+def test_only_algorithms_with_a_critic_share_out_scores(algorithm: Algorithm) -> None:
+    if algorithm.critic:
+        advantages, targets = algorithm.per_token(1.0, 0.5, np.zeros(3, np.float32))
+        assert advantages.dtype == targets.dtype == np.float32 and len(advantages) == len(targets) == 3
+        assert float(advantages[-1]) > 0
+    else:
+        with pytest.raises(NotImplementedError, match=algorithm.name):
+            algorithm.per_token(1.0, 0.5, np.zeros(3, np.float32))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.28), (0.1, 0.5)])

@@ -15,6 +15,7 @@ from slow import generate, slow
 from toys import SMALL, Ragged, as_sample, config, decoder, engine, prompts
 
 from outdo.errors import UserError
+from outdo.models.critic import Critic
 from outdo.models.decoder import Decoder
 from outdo.recipe import OptimizerConfig
 from outdo.rollout.engine import Sampling
@@ -48,7 +49,28 @@ def trained_logprobs(model: Decoder, trajectories: Sequence[Trajectory], tempera
     trainer = Trainer(model, Optimizer(model, OptimizerConfig()), dtype, temperature=temperature)
     (batch,) = micro_batches([as_sample(t) for t in trajectories], 10**6)
     with torch.no_grad():
-        return trainer.logprobs(batch), batch.old_logprobs_N
+        return trainer.forward(batch)[0], batch.old_logprobs_N
+
+
+def test_values_are_what_the_trainer_says(model: Decoder, asked: list[Prompt]) -> None:
+    """A critic's values, sampled beside the tokens, equal the ones of a whole forward pass; without one there are none."""
+    critic = Critic(SMALL.hidden_size)
+    with torch.no_grad():
+        critic.weight.copy_(torch.linspace(-1, 1, SMALL.hidden_size))
+        critic.bias.fill_(0.5)
+    e = engine(model)
+    without, _ = e.generate(asked, 2, ONE_SHOT, 5)
+    assert all(t.values is None for t in without)
+    e.load(3, critic)
+    got, _ = e.generate(asked, 2, ONE_SHOT, 5)
+    assert by_name(got) == by_name(without), "a critic watches, it does not play"
+    trainer = Trainer(model, Optimizer(model, OptimizerConfig(), critic), torch.float32, critic=critic)
+    for t in got:
+        (batch,) = micro_batches([as_sample(t)], 10**6)
+        values = trainer.forward(batch)[1]
+        assert values is not None and t.values is not None and (t.values[~t.mask] == 0).all()
+        np.testing.assert_allclose(t.values[t.mask], values.detach().numpy(), rtol=1e-4, atol=1e-4)
+    assert np.ptp(np.concatenate([t.values[t.mask] for t in got if t.values is not None])) > 0.1
 
 
 # --- against the slow twin ------------------------------------------------------------------------------------------

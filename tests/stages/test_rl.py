@@ -6,17 +6,19 @@ Run: .venv/bin/python -m pytest tests/stages/test_rl.py   (about 2 s on one core
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from outdo.algorithms.gae import Gae
 from outdo.algorithms.grpo import Grpo
 from outdo.errors import UserError
 from outdo.recipe import Rl
 from outdo.stages.imitation import demonstration
-from outdo.stages.rl import credit, describe, judged, minibatches, subset
+from outdo.stages.rl import credit, describe, judged, minibatches
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
 
@@ -72,24 +74,17 @@ def test_credit() -> None:
         assert sample.logprobs.tolist() == [0, 0] + [-0.5] * 4 and sample.mask.tolist() == [False] * 2 + [True] * 4
 
 
-def test_subset_is_right_on_average() -> None:
-    """Each side keeps at most half, and its kept advantages add up to what the whole side had, whichever are drawn."""
-    advantages = [None, 0.9, -0.1, -0.2, 0.0, -0.3, -0.3, None]
-    total = np.zeros(8)
-    for seed in range(4000):
-        kept = subset(advantages, 4, seed)
-        assert kept[0] is kept[7] is None and kept[1] == 0.9, "all of a side that is small enough"
-        assert sum(k is not None and k < 0 for k in kept) == 2
-        total += [k or 0.0 for k in kept]
-    np.testing.assert_allclose(total / 4000, [a or 0.0 for a in advantages], atol=0.02)
-    assert subset(advantages, 16, 0) == [a or None for a in advantages], "room for all"
-    assert len({str(subset(advantages, 4, s)) for s in range(50)}) > 3
-
-
-def test_credit_books_what_the_subset_leaves_out() -> None:
-    samples, discarded = credit([group(0, [1.0, 0.0, 0.0, 0.0, 0.0])], Grpo(), train_per_group=2)
-    assert len(samples) == 2 and discarded == 3 * 4
-    assert sorted(float(s.advantages[-1]) for s in samples) == pytest.approx([-0.8, 0.8])
+def test_credit_with_a_critic() -> None:
+    """Each sampled token has its own advantage, from the values of the time it was sampled; skipped groups stay skipped."""
+    plain = group(0, [1.0, 0.0], sampled=2)
+    values = [np.float32([0, 0, 0.7, 0.6]), np.float32([0, 0, 0.4, 0.9])]
+    games = tuple(replace(t, values=v) for t, v in zip(plain.trajectories, values, strict=True))
+    samples, discarded = credit([replace(plain, trajectories=games), group(1, [0.0, 0.0])], Gae(Gae.Config(lam=0.5)))
+    assert discarded == 8 and len(samples) == 2
+    assert samples[0].advantages.tolist() == pytest.approx([0, 0, 0.3, 0.4])  # deltas 0.1, 0.4
+    assert samples[1].advantages.tolist() == pytest.approx([0, 0, -0.05, -0.9])  # deltas 0.4, -0.9
+    assert [s.returns is not None and s.returns[2:].tolist() for s in samples] == [
+        pytest.approx([0.8, 1.0]), pytest.approx([0.45, 0.0])]  # fmt: skip
 
 
 # --- minibatches ----------------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toys import SMALL, decoder, samples, tokenizer
@@ -17,6 +19,7 @@ from toys import SMALL, decoder, samples, tokenizer
 from outdo.algorithms.sft import Sft
 from outdo.errors import UserError
 from outdo.models import hf
+from outdo.models.critic import Critic
 from outdo.recipe import OptimizerConfig
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer
@@ -38,6 +41,31 @@ def train(t: Trainer, steps: int) -> None:
 def save(t: Trainer, folder: Path, step: int = 7) -> None:
     hf.save(t.model, tokenizer(SMALL.vocab_size), folder)
     checkpoint.save(t, checkpoint.Progress(step, 2), folder)
+
+
+def test_a_critic_continues_to_the_bit(tmp_path: Path) -> None:
+    def critical(seed: int = 0) -> Trainer:
+        model, critic = decoder(SMALL, seed), Critic(SMALL.hidden_size)
+        return Trainer(model, Optimizer(model, OptimizerConfig(lr=1e-2), critic), torch.float32, critic=critic)
+
+    def learn(t: Trainer, steps: int) -> None:
+        for step in range(t.steps, t.steps + steps):
+            batch = [replace(s, returns=np.float32(0.7 * s.mask)) for s in samples([9, 4, 17], seed=step)]
+            errors.append(t.step(batch, Sft().loss)[0]["value_error"])
+
+    errors: list[float] = []
+    through = critical()
+    learn(through, 20)
+    assert errors[0] == pytest.approx(0.49) and errors[-1] < 0.1, "it begins at zero and learns"
+    save(through, tmp_path)
+    learn(through, 3)
+    resumed = critical(seed=5)
+    hf.load_weights(resumed.model, tmp_path)
+    checkpoint.load(resumed, tmp_path)
+    learn(resumed, 3)
+    assert errors[-3:] == errors[-6:-3]
+    for a, b in zip(resumed.parameters, through.parameters, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,45 @@
+"""gae: grpo with a critic that hands the result of an episode out move by move.
+
+Generalised advantage estimation (Schulman et al., 1506.02438) with the clipped objective of PPO (1707.06347). With outcome
+R at the end of an episode of n sampled tokens and the critic's values V_1 .. V_n in front of them:
+
+    delta_t = V_{t+1} - V_t,  V_{n+1} = R        A_t = sum_k lambda^k delta_{t+k}        target of V_t: A_t + V_t
+
+Deviations: no discount; groups whose scores are all equal are skipped as in grpo; V_1 is not the critic's but the mean score of
+the group, which estimates the same thing from sixteen tries of the very same start.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from outdo.algorithms.grpo import Grpo
+from outdo.types import FloatArray
+
+
+class Gae(Grpo):
+    """Clipped policy gradient with generalised advantages. Metrics as grpo's, and the trainer's value_loss."""
+
+    name = "gae"
+    critic: ClassVar[bool] = True
+
+    class Config(Grpo.Config):
+        """Options of gae."""
+
+        lam: float = Field(default=0.95, ge=0, le=1)  # 1: the outcome minus the value; less: trust the critic more
+
+    config: Config
+
+    def per_token(self, outcome: float, group_mean: float, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Algorithm.per_token`."""
+        before = np.concatenate([[group_mean], values[1:]])
+        deltas = np.append(before[1:], outcome) - before
+        advantages = np.zeros(len(values), np.float32)
+        running = 0.0
+        for t in reversed(range(len(values))):
+            running = float(deltas[t]) + self.config.lam * running
+            advantages[t] = running
+        return advantages, (advantages + before).astype(np.float32)
