@@ -18,7 +18,7 @@ from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
 from outdo.run import check_recipe, compute_dtype, decoder_config
 from outdo.tasks.base import Task
 
-UPDATE_UTILISATION, DECODE_UTILISATION = 0.5, 0.15  # shares of the matrix-product peak that are assumed
+UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
 _KEPT = 0.5  # share of its samples that a rejection stage is assumed to keep
 
@@ -90,6 +90,8 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
 def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length,
            done: bool) -> StagePlan:
     stage, budget = recipe.stage[name], recipe.budget_flops(name)
+    if isinstance(stage, Rollouts) and stage.source is None:  # random weights: nothing that they write goes on for long
+        typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2)
     decode, update, batch = _step(stage, task, c, typical)
     per_step = decode + update
     limits = [n for n in (stage.steps, budget / per_step if budget else None) if n is not None]
