@@ -16,10 +16,15 @@ from torch import Tensor
 from outdo.models.ops import turn_pairs
 
 
-def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments."""
+def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments.
+
+    window: a query sees at most so many keys, itself and the ones before it.
+    """
     T = tokens_BT.shape[1]
     hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
+    if window is not None:
+        hidden |= torch.ones_like(hidden).tril_(-window)
     if segments_BT is not None:
         hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
     return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))

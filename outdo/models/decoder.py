@@ -1,9 +1,11 @@
 """One decoder for the Llama family: RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied or untied head.
 
-Parameter names are those of `transformers.LlamaForCausalLM`, so weights go in and out unchanged. Before they compute they
-are packed: q, k and v become one matrix, norm weights and the attention scale are multiplied in, rotary pairs laid side by
-side, everything cast to the compute dtype. Packing is differentiable: training packs in every micro-batch, the sampler
-once per policy version, and both then run the same code.
+The family is Llama, SmolLM2 and 3, Mistral, Qwen2, Qwen2.5 and Qwen3: biases, norms on queries and keys, sliding windows
+and layers without positions are options of the config (`models.families` reads them from a Hugging Face config).
+Parameter names are those of the families' own models in transformers, so weights go in and out unchanged. Before they
+compute they are packed: q, k and v become one matrix, norm weights and the attention scale are multiplied in, rotary pairs
+laid side by side, everything cast to the compute dtype. Packing is differentiable: training packs in every micro-batch, the
+sampler once per policy version, and both then run the same code.
 
 Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model width, V vocabulary, U cached tokens.
 """
@@ -11,10 +13,12 @@ Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from outdo.models.attention import attend_causal, causal_bias, split_heads
 from outdo.models.ops import rms_normalize, swiglu
@@ -24,7 +28,7 @@ PADDING = 64  # positions behind the longest sequence that right padding may tak
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of a decoder; field names follow transformers' LlamaConfig."""
+    """Sizes and options of a decoder; field names follow transformers' LlamaConfig where it has them."""
 
     vocab_size: int
     hidden_size: int
@@ -36,21 +40,43 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = True
+    head_size: int | None = None  # None: hidden_size / num_attention_heads
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False  # RMSNorm over each head of q and k (Qwen3)
+    windows: tuple[int | None, ...] = ()  # per layer: how many keys a query sees, itself included; None: all. (): all, everywhere
+    rotary: tuple[bool, ...] = ()  # per layer: whether it knows positions (SmolLM3). (): every layer does
+    frequencies: tuple[float, ...] | None = None  # radians per position of each pair, where scaled; None: from rope_theta
+    rope_magnitude: float = 1.0  # what rotated q and k are multiplied with (YaRN)
 
     @property
     def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+        return self.head_size or self.hidden_size // self.num_attention_heads
+
+    def window(self, layer: int) -> int | None:
+        return self.windows[layer] if self.windows else None
+
+
+class Linear(NamedTuple):
+    """A matrix and, in some families, a bias: what `F.linear` takes behind its input."""
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
 class PackedLayer:
     """One layer's compute weights."""
 
-    qkv: Tensor  # [(H + 2K) * d, D] input norm and query scale multiplied in
-    o: Tensor  # [D, H * d]
-    gate: Tensor  # [F, D] post-attention norm multiplied in
-    up: Tensor  # [F, D] the same
-    down: Tensor  # [D, F]
+    qkv: Linear  # [(H + 2K) * d, D] input norm and query scale multiplied in
+    head_norm: Tensor | None  # [H + K, d] weights of the norms on q and k, the query scale multiplied in
+    o: Linear  # [D, H * d]
+    gate: Linear  # [F, D] post-attention norm multiplied in
+    up: Linear  # [F, D] the same
+    down: Linear  # [D, F]
+    window: int | None
+    rotary: bool
 
 
 @dataclass(frozen=True)
@@ -63,28 +89,31 @@ class Packed:
 
 
 class Weight(nn.Module):
-    """A named weight matrix or vector; it has no forward, the packed copy computes."""
+    """A named weight matrix or vector, perhaps with a bias; it has no forward, the packed copy computes."""
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(*shape))
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
 
 
 class Attention(nn.Module):
     def __init__(self, c: DecoderConfig) -> None:
         super().__init__()
-        self.q_proj = Weight(c.num_attention_heads * c.head_dim, c.hidden_size)
-        self.k_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size)
-        self.v_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size)
-        self.o_proj = Weight(c.hidden_size, c.num_attention_heads * c.head_dim)
+        self.q_proj = Weight(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.qkv_bias)
+        self.k_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size, bias=c.qkv_bias)
+        self.v_proj = Weight(c.num_key_value_heads * c.head_dim, c.hidden_size, bias=c.qkv_bias)
+        self.o_proj = Weight(c.hidden_size, c.num_attention_heads * c.head_dim, bias=c.o_bias)
+        if c.qk_norm:
+            self.q_norm, self.k_norm = Weight(c.head_dim), Weight(c.head_dim)
 
 
 class MLP(nn.Module):
     def __init__(self, c: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = Weight(c.intermediate_size, c.hidden_size)
-        self.up_proj = Weight(c.intermediate_size, c.hidden_size)
-        self.down_proj = Weight(c.hidden_size, c.intermediate_size)
+        self.gate_proj = Weight(c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
+        self.up_proj = Weight(c.intermediate_size, c.hidden_size, bias=c.mlp_bias)
+        self.down_proj = Weight(c.hidden_size, c.intermediate_size, bias=c.mlp_bias)
 
 
 class Layer(nn.Module):
@@ -97,17 +126,28 @@ class Layer(nn.Module):
         self.post_attention_layernorm = Weight(c.hidden_size)
         self.mlp = MLP(c)
 
-    def pack(self, c: DecoderConfig, dtype: torch.dtype) -> PackedLayer:
-        a, m = self.self_attn, self.mlp
-        q = pair_up(a.q_proj.weight * c.head_dim**-0.5, c.head_dim)
-        qkv = torch.cat([q, pair_up(a.k_proj.weight, c.head_dim), a.v_proj.weight])
-        return PackedLayer(
-            qkv=(qkv * self.input_layernorm.weight).to(dtype),
-            o=a.o_proj.weight.to(dtype),
-            gate=(m.gate_proj.weight * self.post_attention_layernorm.weight).to(dtype),
-            up=(m.up_proj.weight * self.post_attention_layernorm.weight).to(dtype),
-            down=m.down_proj.weight.to(dtype),
-        )
+    def pack(self, c: DecoderConfig, dtype: torch.dtype, number: int) -> PackedLayer:
+        a, m, d, scale = self.self_attn, self.mlp, c.head_dim, c.head_dim**-0.5
+        parts = [(pair_up(x.weight, d), None if x.bias is None else pair_up(x.bias[:, None], d)[:, 0])
+                 for x in (a.q_proj, a.k_proj)] + [(a.v_proj.weight, a.v_proj.bias)]
+        head_norm = None
+        if c.qk_norm:  # a norm would undo a scale in front of it
+            norms = [pair_up(x.weight[:, None], d)[:, 0] for x in (a.q_norm, a.k_norm)]
+            head_norm = torch.cat([(norms[0] * scale).expand(c.num_attention_heads, d),
+                                   norms[1].expand(c.num_key_value_heads, d)]).to(dtype)
+            scale = 1.0
+        biases = [b for _, b in parts if b is not None]
+        qkv = torch.cat([parts[0][0] * scale, parts[1][0], parts[2][0]]) * self.input_layernorm.weight
+        bias = torch.cat([biases[0] * scale, *biases[1:]]).to(dtype) if biases else None
+        after = self.post_attention_layernorm.weight
+
+        def linear(x: Weight, norm: Tensor | None = None) -> Linear:
+            weight = x.weight if norm is None else x.weight * norm
+            return Linear(weight.to(dtype), None if x.bias is None else x.bias.to(dtype))
+
+        return PackedLayer(Linear(qkv.to(dtype), bias), head_norm, linear(a.o_proj), linear(m.gate_proj, after),
+                           linear(m.up_proj, after), linear(m.down_proj), c.window(number),
+                           c.rotary[number] if c.rotary else True)
 
 
 class Backbone(nn.Module):
@@ -126,6 +166,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.origin: PretrainedConfig | None = None  # the Hugging Face config that it was loaded with
         self.model = Backbone(config)
         if not config.tie_word_embeddings:
             self.lm_head = Weight(config.vocab_size, config.hidden_size)
@@ -136,7 +177,7 @@ class Decoder(nn.Module):
         residual = (2 * self.config.num_hidden_layers) ** -0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
-                nn.init.ones_(parameter)
+                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
                 continue
             into_residual = "o_proj" in name or "down_proj" in name
             nn.init.normal_(parameter, std=0.02 * (residual if into_residual else 1.0), generator=generator)
@@ -146,7 +187,7 @@ class Decoder(nn.Module):
         c, m = self.config, self.model
         embed = m.embed_tokens.weight
         head = embed if c.tie_word_embeddings else self.lm_head.weight
-        layers = tuple(layer.pack(c, dtype) for layer in m.layers)  # type: ignore[operator]
+        layers = tuple(layer.pack(c, dtype, i) for i, layer in enumerate(m.layers))  # type: ignore[operator]
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
     def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
@@ -158,10 +199,10 @@ class Decoder(nn.Module):
         is done for those alone: nobody looks at the others.
         """
         turn = self.turn[: tokens_BT.shape[1]]
-        bias = causal_bias(tokens_BT, segments_BT, packed.embed.dtype)
+        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w) for w in {x.window for x in packed.layers}}
         x = F.embedding(tokens_BT, packed.embed)
         for i, layer in enumerate(packed.layers):
-            mixed = attend_causal(*self.qkv(layer, x, turn), bias)
+            mixed = attend_causal(*self.qkv(layer, x, turn), biases[layer.window])
             if wanted_N is not None and i == len(packed.layers) - 1:
                 x, mixed = (m.flatten(0, 1).index_select(0, wanted_N) for m in (x, mixed))
             x = self.after_attention(layer, x, mixed)
@@ -173,14 +214,20 @@ class Decoder(nn.Module):
         turn is [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions.
         """
         c = self.config
-        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), layer.qkv)
+        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), *layer.qkv)
+        if layer.head_norm is not None:
+            heads, turned = qkv.view(*qkv.shape[:-1], -1, c.head_dim), len(layer.head_norm)
+            normed = rms_normalize(heads[..., :turned, :], c.rms_norm_eps) * layer.head_norm
+            qkv = torch.cat([normed, heads[..., turned:, :]], dim=-2).flatten(-2)
+        if not layer.rotary:
+            turn = torch.ones_like(turn)
         return split_heads(qkv, turn, c.num_attention_heads, c.num_key_value_heads)
 
     def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> Tensor:
         """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer."""
-        x = x + F.linear(mixed, layer.o)
+        x = x + F.linear(mixed, *layer.o)
         normed = rms_normalize(x, self.config.rms_norm_eps)
-        return x + F.linear(swiglu(F.linear(normed, layer.gate), F.linear(normed, layer.up)), layer.down)
+        return x + F.linear(swiglu(F.linear(normed, *layer.gate), F.linear(normed, *layer.up)), *layer.down)
 
     def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
@@ -190,8 +237,10 @@ class Decoder(nn.Module):
 def rotary_table(c: DecoderConfig) -> Tensor:
     """Unit complex numbers [max positions and room for padding, 1, d/2] (Su et al., 2104.09864)."""
     inverse = 1.0 / c.rope_theta ** (torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim)
+    if c.frequencies is not None:
+        inverse = torch.tensor(c.frequencies, dtype=torch.float64)
     angles = torch.outer(torch.arange(c.max_position_embeddings + PADDING, dtype=torch.float64), inverse)
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1)
+    return torch.polar(torch.full_like(angles, c.rope_magnitude), angles).to(torch.complex64).unsqueeze(1)
 
 
 def pair_up(weight: Tensor, d: int) -> Tensor:

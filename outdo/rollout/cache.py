@@ -101,8 +101,8 @@ def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, s
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
     places = at_RC.clamp(max=len(model.turn) - 1)  # only padding lies beyond
     turn = model.turn[places[0] if aligned else places]
-    bias = _bias(at_RC[:1] if aligned else at_RC, cache.capacity, packed.embed.dtype)
-    bias = bias[0] if aligned else bias
+    where = at_RC[0] if aligned else at_RC
+    biases = {w: _bias(where, cache.capacity, packed.embed.dtype, w) for w in {layer.window for layer in packed.layers}}
     rows_R = torch.arange(R, device=tokens_RC.device)
     rows = rows_R if slots_R is None else slots_R
     x = F.embedding(tokens_RC, packed.embed)
@@ -115,14 +115,17 @@ def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, s
             keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
             values[rows[:, None], :, at_RC] = v.transpose(1, 2)
         seen_k, seen_v = (keys[:R], values[:R]) if slots_R is None else (keys[slots_R], values[slots_R])
-        mixed = attend(q, seen_k, seen_v, bias)
+        mixed = attend(q, seen_k, seen_v, biases[layer.window])
         if i == len(packed.layers) - 1:  # nobody looks at the other columns
             x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]
         x = model.after_attention(layer, x, mixed)
     return rms_normalize(x, model.config.rms_norm_eps)
 
 
-def _bias(at_RC: Tensor, U: int, dtype: torch.dtype) -> Tensor:
-    """[R, C, U]: 0 where key u is at or before the token's position, -inf elsewhere."""
-    hidden = torch.arange(U, device=at_RC.device) > at_RC[..., None]
+def _bias(at_RC: Tensor, U: int, dtype: torch.dtype, window: int | None) -> Tensor:
+    """[R, C, U] or [C, U]: 0 where key u is at or before the token's position and in its window, -inf elsewhere."""
+    u = torch.arange(U, device=at_RC.device)
+    hidden = u > at_RC[..., None]
+    if window is not None:
+        hidden |= u <= at_RC[..., None] - window
     return torch.zeros(hidden.shape, dtype=dtype, device=at_RC.device).masked_fill_(hidden, float("-inf"))

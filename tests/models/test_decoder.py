@@ -214,7 +214,7 @@ def test_round_trip_is_exact(c: DecoderConfig, tmp_path: Path) -> None:
     model = decoder(c)
     hf.save(model, tokenizer(c.vocab_size), tmp_path)
     again = hf.load(tmp_path)
-    assert again.config == c
+    assert again.config == c and again.origin.model_type == "llama"
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(again.state_dict()[k], v) for k, v in model.state_dict().items())
 
@@ -256,12 +256,13 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"num_key_value_heads": 4}, "does not fit"),
         ({"tie_word_embeddings": False}, "lm_head"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}, "llama3"),
-        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "whole heads"),
         ({"hidden_size": None}, "hidden_size"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"mlp_bias": True}, "mlp_bias"),
+        ({"attention_bias": True}, "bias missing"),
+        ({"mlp_bias": True}, "bias missing"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"head_dim": 12}, "head_dim"),
+        ({"head_dim": 12}, "does not fit"),
     ],
 )
 def test_misfitting_config_is_a_user_error(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
