@@ -124,6 +124,8 @@ def _work(config: Recipe, folder: Path, planned: Any, console: Console) -> None:
     with progress.display(console, planned) as show:
         summary = runs.run(config, folder, show)
     console.print(progress.results(files.read_json(summary)))
+    console.print(progress.utilisation(files.read_json(summary), files.read_json(folder / "environment.json")),
+                  highlight=False, style="dim")
     _report_or_warn(folder, console)
 
 
@@ -142,6 +144,23 @@ def _build_report(folder: Path, console: Console) -> None:
     from outdo import report
 
     console.print(f"report: {report.build(folder)}", highlight=False, soft_wrap=True)
+
+
+models = typer.Typer(no_args_is_help=True, help="Real models to start from.")
+app.add_typer(models, name="models")
+
+
+@models.command("fetch")
+def fetch_model(name: Annotated[str, typer.Argument(help="Which; smollm2 is a chat model of 135M parameters.")]) -> None:
+    """Download a model, convert it once and print its folder.
+
+    [bold]Example[/]
+
+    outdo models fetch smollm2
+    """
+    from outdo import fetch
+
+    print(fetch.fetch(name, lambda message: print(message, file=sys.stderr)))
 
 
 @app.command("eval")

