@@ -51,10 +51,10 @@ def gemm_peak_flops(dtype: torch.dtype, size: int = 1024, repeats: int = 10) -> 
 
 
 def round_rows(n: int) -> int:
-    """The next of a few row counts: exact to 8, multiples of 8 to 64, multiples of 64 beyond.
+    """The next of a few row counts: exact to 16, multiples of 4 to 64, multiples of 64 beyond.
 
     oneDNN generates code for every new shape of a product, milliseconds each: batches that shrink by a row at a time would
-    spend more on that than on arithmetic. At most an eighth of the rows is padding, mostly far less.
+    spend more on that than on arithmetic.
     """
-    step = 1 if n <= 8 else 8 if n <= 64 else 64
+    step = 1 if n <= 16 else 4 if n <= 64 else 64
     return -(-n // step) * step

@@ -147,7 +147,7 @@ def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
     bills = list(summary["ledger"].values())
     seconds = sum(b["update_s"] for b in bills)
     rate = sum(b["flops"]["update"] for b in bills) / seconds if seconds else 0.0
-    peak = environment["gemm_peak_flops_per_s"].get(environment["compute_dtype"])
+    peak = environment.get("gemm_peak_flops_per_s", {}).get(environment.get("compute_dtype"))
     share = f", {rate / peak:.0%} of the matrix-product peak measured at the start ({peak / 1e9:,.0f})" if peak else ""
     return f"updates: {rate / 1e9:,.0f} GFLOP/s{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
 

@@ -52,7 +52,7 @@ def refused(*argv: object, cwd: Path) -> str:
     ("evaluation.players=['perfekt']", "evaluation.players = 'perfekt'"),
     ("evaluation.split=heldoud", "split 'heldoud' is unknown"),
     ("stage.rl.split=trian", "split 'trian' is unknown"),
-    ("model.context=20", "model.context = 20 is shorter than the longest chess_endgame episode, 32 tokens"),
+    ("model.context=20", "model.context = 20 is shorter than the longest chess_endgame episode, 26 tokens"),
     ("model.heads=3", "model.width = 16 is not divisible by model.heads = 3"),
     ("stage.rl.group_size=1", "stage.rl.group_size = 1"),
     ("stage.rl.group_size=64", "stage.rl.group_size = 64 does not fit into slots = 32"),
@@ -194,7 +194,7 @@ def test_a_whole_checkpoint_needs_only_its_task(checkpoint: Path, tmp_path: Path
     assert "so its task is unknown; add --task or --recipe" in refused("eval", checkpoint, cwd=tmp_path)
     task = ["--task", "chess_endgame", "--set", "task.material=KQK", "--set", "task.max_moves=6"]
     assert forked("eval", checkpoint, *task, "--prompts", 2, cwd=tmp_path).code == 0
-    assert "reads at most 32 tokens" in refused("eval", checkpoint, *task[:4], cwd=tmp_path)
+    assert "reads at most 26 tokens" in refused("eval", checkpoint, *task[:4], cwd=tmp_path)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "training_state.pt", "config.json"])

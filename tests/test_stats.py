@@ -121,8 +121,9 @@ class Rigged:
     def pack(self, dtype: torch.dtype) -> None:
         del dtype
 
-    def hidden(self, packed: None, tokens_BT: torch.Tensor) -> torch.Tensor:
-        return self.belief(tokens_BT.float())[:, None, None].expand(-1, tokens_BT.shape[1], 1)
+    def hidden(self, packed: None, tokens_BT: torch.Tensor, wanted_N: torch.Tensor) -> torch.Tensor:
+        assert wanted_N.tolist() == [(b + 1) * tokens_BT.shape[1] - 1 for b in range(len(tokens_BT))]
+        return self.belief(tokens_BT.float())[:, None]
 
     def logits(self, packed: None, hidden: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.zeros_like(hidden), hidden, torch.zeros_like(hidden)], -1)
