@@ -122,9 +122,9 @@ def _work(config: Recipe, folder: Path, planned: Any, console: Console) -> None:
 
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     with progress.display(console, planned) as show:
-        summary = runs.run(config, folder, show)
-    console.print(progress.results(files.read_json(summary)))
-    console.print(progress.utilisation(files.read_json(summary), files.read_json(folder / "environment.json")),
+        summary = files.read_json(runs.run(config, folder, show))
+    console.print(progress.results(summary))
+    console.print(progress.utilisation(summary, files.read_json(folder / "environment.json")),
                   highlight=False, style="dim")
     _report_or_warn(folder, console)
 

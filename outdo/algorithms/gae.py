@@ -6,7 +6,7 @@ R at the end of an episode of n sampled tokens and the critic's values V_1 .. V_
     delta_t = V_{t+1} - V_t,  V_{n+1} = R        A_t = sum_k lambda^k delta_{t+k}        target of V_t: A_t + V_t
 
 Deviations: no discount; groups whose scores are all equal are skipped as in grpo; V_1 is not the critic's but the mean score of
-the group, which estimates the same thing from sixteen tries of the very same start.
+the group, which estimates the same thing from as many tries of the very same start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from outdo.types import FloatArray
 
 
 class Gae(Grpo):
-    """Clipped policy gradient with generalised advantages. Metrics as grpo's, and the trainer's value_loss."""
+    """Clipped policy gradient with generalised advantages. Metrics as grpo's, and the trainer's value_error."""
 
     name = "gae"
     critic: ClassVar[bool] = True

@@ -80,26 +80,26 @@ class _AttendCausal(torch.autograd.Function):
         K, groups = k.shape[1], H // k.shape[1]
         keys, values = k.reshape(B * K, T, d), v.reshape(B * K, T, d)
         out = q.new_empty(B, T, H, d)
-        saved, ends = [], _ends(T, block)
-        for start, end in ends:
+        saved, blocks = [], _blocks(T, block)
+        for start, end in blocks:
             part = q[:, :, start:end].reshape(B * K, groups * (end - start), d)
             weights = torch.softmax(_scores(part, keys[:, :end], bias[..., start:end, :end], groups), dim=-1)
             mixed = torch.bmm(weights, values[:, :end])
             out[:, start:end] = mixed.view(B, H, end - start, d).transpose(1, 2)
             saved += [part, weights]
         ctx.save_for_backward(keys, values, *saved)
-        ctx.sizes = (B, H, K, T, d, ends)
+        ctx.sizes = (B, H, K, T, d, blocks)
         return out.view(B, T, H * d)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         keys, values, *saved = ctx.saved_tensors
-        B, H, K, T, d, ends = ctx.sizes
+        B, H, K, T, d, blocks = ctx.sizes
         heads = grad.view(B, T, H, d).transpose(1, 2)
         grad_q = grad.new_empty(B, H, T, d)
         grad_k, grad_v = torch.empty_like(keys), torch.empty_like(values)
         # The last block sees all keys and writes, the ones before it add.
-        for i, (start, end) in reversed(list(enumerate(ends))):
+        for i, (start, end) in reversed(list(enumerate(blocks))):
             part, weights = saved[2 * i], saved[2 * i + 1]
             g = heads[:, :, start:end].reshape(part.shape)
             grad_scores = torch.ops.aten._softmax_backward_data(
@@ -113,7 +113,7 @@ class _AttendCausal(torch.autograd.Function):
         return grad_q, grad_k.view(B, K, T, d), grad_v.view(B, K, T, d), None, None
 
 
-def _ends(T: int, block: int) -> list[tuple[int, int]]:
+def _blocks(T: int, block: int) -> list[tuple[int, int]]:
     """0 .. T in equal parts of at most `block`."""
     parts = -(-T // block)
     return [(T * i // parts, T * (i + 1) // parts) for i in range(parts)]

@@ -128,17 +128,18 @@ class Layer(nn.Module):
 
     def pack(self, c: DecoderConfig, dtype: torch.dtype, number: int) -> PackedLayer:
         a, m, d, scale = self.self_attn, self.mlp, c.head_dim, c.head_dim**-0.5
-        parts = [(pair_up(x.weight, d), None if x.bias is None else pair_up(x.bias[:, None], d)[:, 0])
-                 for x in (a.q_proj, a.k_proj)] + [(a.v_proj.weight, a.v_proj.bias)]
         head_norm = None
         if c.qk_norm:  # a norm would undo a scale in front of it
-            norms = [pair_up(x.weight[:, None], d)[:, 0] for x in (a.q_norm, a.k_norm)]
-            head_norm = torch.cat([(norms[0] * scale).expand(c.num_attention_heads, d),
-                                   norms[1].expand(c.num_key_value_heads, d)]).to(dtype)
+            head_norm = torch.cat([(pair_up(a.q_norm.weight, d) * scale).expand(c.num_attention_heads, d),
+                                   pair_up(a.k_norm.weight, d).expand(c.num_key_value_heads, d)]).to(dtype)
             scale = 1.0
-        biases = [b for _, b in parts if b is not None]
-        qkv = torch.cat([parts[0][0] * scale, parts[1][0], parts[2][0]]) * self.input_layernorm.weight
-        bias = torch.cat([biases[0] * scale, *biases[1:]]).to(dtype) if biases else None
+
+        def together(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return torch.cat([pair_up(q, d) * scale, pair_up(k, d), v])
+
+        qkv = together(a.q_proj.weight, a.k_proj.weight, a.v_proj.weight) * self.input_layernorm.weight
+        biases = [x.bias for x in (a.q_proj, a.k_proj, a.v_proj) if x.bias is not None]
+        bias = together(*biases).to(dtype) if biases else None
         after = self.post_attention_layernorm.weight
 
         def linear(x: Weight, norm: Tensor | None = None) -> Linear:
@@ -244,5 +245,5 @@ def rotary_table(c: DecoderConfig) -> Tensor:
 
 
 def pair_up(weight: Tensor, d: int) -> Tensor:
-    """Rows of [heads * d, D] reordered so that row i and row i + d/2 of each head become neighbours."""
-    return weight.view(-1, 2, d // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
+    """Rows of [heads * d, ...] reordered so that row i and row i + d/2 of each head become neighbours."""
+    return weight.view(-1, 2, d // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)

@@ -59,10 +59,10 @@ class _Rows:
         for i, prompt in enumerate(prompts):
             self.tokens[i * group_size : (i + 1) * group_size, : len(prompt.token_ids)] = prompt.token_ids
 
-    def append_sampled(self, rows: IntArray, tokens: IntArray, logprobs: np.ndarray, values: np.ndarray | float) -> None:
+    def append_sampled(self, rows: IntArray, tokens: IntArray, logprobs: np.ndarray, values: np.ndarray) -> None:
         at = self.length[rows]
-        self.tokens[rows, at], self.mask[rows, at], self.logprobs[rows, at] = tokens, True, logprobs
-        self.values[rows, at] = values
+        self.tokens[rows, at], self.mask[rows, at] = tokens, True
+        self.logprobs[rows, at], self.values[rows, at] = logprobs, values
         self.length[rows] += 1
 
     def append_observed(self, rows: IntArray, tokens_RC: IntArray) -> None:

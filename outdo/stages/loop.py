@@ -68,10 +68,10 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folder / "ledger.jsonl")
         optimizer, self.algorithm = self.config.optimizer, _algorithm(self.config)
-        self.critic = Critic(model.config.hidden_size) if self.algorithm.critic else None
-        self.trainer = Trainer(model, Optimizer(model, optimizer, self.critic), run.dtype,
+        critic = Critic(model.config.hidden_size) if self.algorithm.critic else None
+        self.trainer = Trainer(model, Optimizer(model, optimizer, critic), run.dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
-                               temperature=getattr(self.config, "temperature", 1.0), critic=self.critic)
+                               temperature=getattr(self.config, "temperature", 1.0), critic=critic)
         self.engine = Engine(model, run.dtype, run.recipe.slots)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]

@@ -39,7 +39,7 @@ def gather(loop: Loop, step: int) -> tuple[list[Group], Usage]:
     config = loop.config
     assert isinstance(config, Rollouts)
     prompts = loop.prompts(step, config.prompts, config.split)
-    loop.engine.load(loop.trainer.steps, loop.critic)
+    loop.engine.load(loop.trainer.steps, loop.trainer.critic)
     trajectories, usage = rollout(loop.engine, loop.task, prompts, group_size=config.group_size,
                                   temperature=config.temperature, opponent=loop.opponent(step), seed=loop.seed)
     return judged(loop, prompts, trajectories), usage + loop.judge_cost(len(trajectories))

@@ -42,7 +42,10 @@ class Muon(torch.optim.Optimizer):
     def _direction(self, p: Tensor, momentum: float) -> Tensor:
         """Nesterov momentum; its buffer is a running mean."""
         assert p.grad is not None
-        buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer: Tensor = state["momentum_buffer"]
         buffer.lerp_(p.grad, 1 - momentum)
         return p.grad.lerp(buffer, momentum)
 
