@@ -51,6 +51,7 @@ def _acquire(file: Path) -> int:
         if file.exists() and os.fstat(handle).st_ino == file.stat().st_ino:
             break
         os.close(handle)
+    os.set_inheritable(handle, True)  # a process that works for this one holds the folder, too, as long as it lives
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle

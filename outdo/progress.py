@@ -32,45 +32,50 @@ class Pace:
     """How far the run is and how long it will take, from what this process has done so far.
 
     Stages weigh as many seconds as the plan gave them: a FLOP spent on generating, which takes longer, weighs more. The
-    plan's seconds are then scaled by how they turned out so far; a stage well under way is judged by its own pace.
+    plan's seconds are then scaled by how they turned out so far; stages well under way, one or several side by side, are
+    judged by the pace that they have had since the latest of them began.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.weights = {s.name: max(s.weight, 1e-9) for s in plan.stages}
         self.shares = {s.name: 1.0 if s.done else 0.0 for s in plan.stages}
         self.started: float | None = None  # the first news: what came before it was preparation
-        self._before = sum(self.weights[s.name] for s in plan.stages if s.done)  # weight that earlier processes did
-        self._stage = ""
-        self._stage_started, self._stage_share = 0.0, 0.0
+        self._before = self._done  # weight that earlier processes did
+        self._running: set[str] = set()
+        self._since, self._base = 0.0, 0.0  # when the running stages began to be these, and the weight done by then
+
+    @property
+    def _done(self) -> float:
+        return sum(w * self.shares[n] for n, w in self.weights.items())
 
     def update(self, stage: str, share: float, now: float) -> None:
         """The stage has reached `share`."""
         share = min(share, 1.0)
         self.started = now if self.started is None else self.started
-        if stage != self._stage:
-            # A resumed stage begins where its checkpoint was: that part took this process no time.
-            self._stage, self._stage_started, self._stage_share = stage, now, share
-            self._before += self.weights[stage] * share
+        began = stage not in self._running
+        if began:  # a resumed stage begins where its checkpoint was: that part took this process no time
+            self._before += self.weights[stage] * (share - self.shares[stage])
         self.shares[stage] = max(self.shares[stage], share)
+        if began:
+            self._running = {n for n in self._running if self.shares[n] < 1.0} | {stage}
+            self._since, self._base = now, self._done
 
     @property
     def overall(self) -> float:
         """Share of the whole run, in [0, 1]."""
-        done = sum(w * self.shares[n] for n, w in self.weights.items())
-        return done / sum(self.weights.values())
+        return self._done / sum(self.weights.values())
 
     def left_s(self, now: float) -> float | None:
         """Seconds until the run is done; None while nothing is known."""
         left = {n: w * (1.0 - self.shares[n]) for n, w in self.weights.items()}
-        done = sum(self.weights[n] * s for n, s in self.shares.items()) - self._before
+        done = self._done - self._before
         if self.started is None or done <= 0:
             return None
         pace = (now - self.started) / done
-        here, own = self._stage, self.shares[self._stage] - self._stage_share
-        if own < _ENOUGH:
+        own, here = self._done - self._base, sum(left[n] for n in self._running)
+        if own < _ENOUGH * sum(self.weights[n] for n in self._running):
             return sum(left.values()) * pace
-        own_left = (1.0 - self.shares[here]) * (now - self._stage_started) / own
-        return own_left + sum(w for n, w in left.items() if n != here) * pace
+        return here * (now - self._since) / own + (sum(left.values()) - here) * pace
 
 
 @contextmanager
@@ -143,13 +148,13 @@ def results(summary: dict[str, Any]) -> RenderableType:
 
 
 def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
-    """How fast the updates of all stages ran together, and which share of the peak measured at the start that is."""
-    bills = list(summary["ledger"].values())
-    seconds = sum(b["update_s"] for b in bills)
+    """How fast the updates of all stages ran per thread, and which share of the peak measured at the start that is."""
+    bills, threads = list(summary["ledger"].values()), environment.get("threads") or 1
+    seconds = sum(b["update_s"] * (b["threads"] or threads) for b in bills)
     rate = sum(b["flops"]["update"] for b in bills) / seconds if seconds else 0.0
-    peak = environment.get("gemm_peak_flops_per_s", {}).get(environment.get("compute_dtype"))
+    peak = environment.get("gemm_peak_flops_per_s", {}).get(environment.get("compute_dtype"), 0.0) / threads
     share = f", {rate / peak:.0%} of the matrix-product peak measured at the start ({peak / 1e9:,.0f})" if peak else ""
-    return f"updates: {rate / 1e9:,.0f} GFLOP/s{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
+    return f"updates: {rate / 1e9:,.0f} GFLOP/s a thread{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
 
 
 def measured(records: Sequence[dict[str, Any]]) -> RenderableType:

@@ -151,6 +151,7 @@ class Recipe(Table):
     gold: Plugin = Plugin(name="outcome")  # what the user really wants; never trained on
     model: ModelConfig = ModelConfig()
     threads: int | None = Field(default=None, ge=1)  # None: all cores
+    jobs: int = Field(default=1, ge=1)  # stages side by side where the tree branches, each with threads / jobs threads
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     slots: int = Field(default=1024, ge=1)  # sequences that generate together
     arm_flops: float | None = Field(default=None, gt=0)  # default budget of stages from which nobody starts
@@ -170,6 +171,10 @@ class Recipe(Table):
         """Stages from which no other stage starts."""
         sources = {s.source for s in self.stage.values()}
         return [n for n in self.stage if n not in sources]
+
+    def alone(self, name: str) -> bool:
+        """Whether every other stage comes before or after it: nothing can run beside it."""
+        return all(name in self.path(other) or other in self.path(name) for other in self.stage)
 
     def budget_flops(self, name: str) -> float | None:
         """A stage's own FLOP budget, or the arms' common one."""

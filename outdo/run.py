@@ -21,6 +21,7 @@ from outdo.models import hf
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
 from outdo.recipe import load as load_recipe
+from outdo.side_by_side import work_side_by_side
 from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
 from outdo.stages.rejection import reject
@@ -35,18 +36,28 @@ Show = Callable[[str, float, str], None]
 
 def run(recipe: Recipe, folder: Path, show: Show) -> Path:
     """Do, or go on with, the recipe in `folder`. Returns the path of summary.json. Raises UserError."""
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    machine.keep_freed_memory()
+    threads = recipe.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
     state = prepare(recipe, folder, show)
     measure_players(state)
     with stop_gently(state):
-        for name in recipe.order():
-            if not (folder / "stages" / name / "done.json").exists():
-                loop = Loop(state, name, start_model(state, name))
-                STAGES[type(recipe.stage[name])](loop)
+        left = [n for n in recipe.order() if not (folder / "stages" / n / "done.json").exists()]
+        together = [n for n in left if recipe.jobs > 1 and not recipe.alone(n)]
+        for name in left:
+            if name not in together:
+                do_stage(state, name, threads)
+        work_side_by_side(state, together, max(1, threads // recipe.jobs))
     summary = folder / "summary.json"
     files.write_json(summary, summarise(folder))
     return summary
+
+
+def do_stage(state: Run, name: str, threads: int) -> None:
+    """Do one stage, or go on with it, in this process."""
+    torch.set_num_threads(threads)
+    machine.keep_freed_memory()
+    loop = Loop(state, name, start_model(state, name))
+    STAGES[type(state.recipe.stage[name])](loop)
 
 
 def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:

@@ -40,7 +40,7 @@ def peak_rss_bytes() -> int:
 
 class Ledger:
     """Events of one stage in `ledger.jsonl`: step, what, usage fields, wall_s, cpu_s, peak_rss_bytes; training ones also
-    update_s, the seconds in optimiser steps.
+    update_s, the seconds in optimiser steps, and the threads they ran on.
 
     what: "train" (the stage's own work, what its budget counts), "evaluate" or "checkpoint" (overhead, kept apart).
     Steps that an interruption made the stage repeat stay in the file, marked redone: they were paid for.
@@ -50,11 +50,11 @@ class Ledger:
         self.path = path
         self.train = Usage()  # what the stage has spent so far, redone work left out
 
-    def book(self, step: int, what: str, usage: Usage, seconds: dict[str, float]) -> None:
-        """Append one event."""
+    def book(self, step: int, what: str, usage: Usage, measured: dict[str, float]) -> None:
+        """Append one event. measured: seconds and threads."""
         if what == "train":
             self.train += usage
-        event = {"step": step, "what": what, **asdict(usage), **seconds, "peak_rss_bytes": peak_rss_bytes()}
+        event = {"step": step, "what": what, **asdict(usage), **measured, "peak_rss_bytes": peak_rss_bytes()}
         with self.path.open("a") as f:
             f.write(json.dumps(event) + "\n")
 
@@ -109,6 +109,7 @@ def summarise(events: list[dict[str, Any]]) -> dict[str, Any]:
         "wall_s": sum(e["wall_s"] for e in kept),
         "cpu_s": sum(e["cpu_s"] for e in kept),
         "update_s": sum(e.get("update_s", 0.0) for e in kept),
+        "threads": max((e.get("threads", 0) for e in kept), default=0),
         "peak_rss_bytes": max((e["peak_rss_bytes"] for e in events), default=0),
         "overhead_wall_s": sum(e["wall_s"] for e in events if e["what"] != "train"),
         "redone_flops": total(redone).flops,

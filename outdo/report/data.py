@@ -177,6 +177,7 @@ def _bill(stage: Stage) -> Row:
     return {
         **{f: _sum(kept, f) for f in fields},
         "flops": {kind: _sum(kept, f"{kind}_flops") for kind in FLOPS},
+        "threads": max((number(e.get("threads")) or 0.0 for e in kept), default=0.0),
         "peak_rss_bytes": max((number(e.get("peak_rss_bytes")) or 0.0 for e in stage.events), default=0.0),
         "overhead_wall_s": _sum((e for e in stage.events if e.get("what") != "train"), "wall_s"),
         "redone_flops": sum(flops(e) for e in redone),

@@ -121,7 +121,8 @@ class Loop:
 
     def book(self, usage: Usage, metrics: dict[str, float]) -> None:
         """Write down what this step cost and measured. Every step calls it once."""
-        self.ledger.book(self._step, "train", usage, {**self.clock.read(), "update_s": self._update_s})
+        measured = {**self.clock.read(), "update_s": self._update_s, "threads": torch.get_num_threads()}
+        self.ledger.book(self._step, "train", usage, measured)
         self._update_s = 0.0
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
         files.append_line(self.folder / "metrics.jsonl", line)
@@ -273,7 +274,7 @@ def _sample_line(s: Sample) -> str:
 
 
 @contextmanager
-def stop_gently(run: Run) -> Iterator[None]:
+def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) lets the running step finish and be saved; the second stops at once."""
 
     def handle(signum: int, frame: Any) -> None:
@@ -281,8 +282,8 @@ def stop_gently(run: Run) -> Iterator[None]:
         if run.interrupted:
             raise KeyboardInterrupt
         run.interrupted = True
-        # print is not safe here: it may be the very call that the signal interrupted.
-        os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
+        if announce:  # print is not safe here: it may be the very call that the signal interrupted
+            os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -60,7 +60,7 @@ def stage(folder: Path, name: str, word: str, opponent: str, done: bool) -> None
              "update_flops": 1.5e9 if rolls else 2e9, "judge_calls": 8 * rolls, "episodes": 8}
     clock = {"wall_s": 3.0, "cpu_s": 2.5, "peak_rss_bytes": 1_500_000_000}
     ledger = [{"step": 0, "what": "evaluate", **spent, **clock, "wall_s": 0.5}]
-    ledger += [{"step": s, "what": "train", **spent, **clock, "update_s": 2.0} for s in range(steps)]
+    ledger += [{"step": s, "what": "train", **spent, **clock, "update_s": 2.0, "threads": 1} for s in range(steps)]
     ledger += [{"step": 0, "what": "train", **spent, **clock, "wall_s": 100.0, "update_s": 50.0, "redone": True}]
     ledger += [{"step": steps, "what": "checkpoint", **dict.fromkeys(spent, 0), **clock, "wall_s": 0.25}]
     lines(folder / "ledger.jsonl", ledger)
@@ -130,7 +130,7 @@ def bill(rolls: bool) -> Row:
              "update": 3e9 if rolls else 4e9}
     return {"prefill_tokens": 20 * rolls, "decode_tokens": 40 * rolls, "train_tokens": 60,
             "discarded_tokens": 10 * rolls, "flops": flops,
-            "judge_calls": 16 * rolls, "episodes": 16, "wall_s": 6.0, "cpu_s": 5.0, "update_s": 4.0,
+            "judge_calls": 16 * rolls, "episodes": 16, "wall_s": 6.0, "cpu_s": 5.0, "update_s": 4.0, "threads": 1,
             "peak_rss_bytes": 1_500_000_000,
             "overhead_wall_s": 0.75, "redone_flops": 2e9, "redone_wall_s": 100.0}
 
