@@ -63,6 +63,7 @@ class Plan:
     peak_flops: float  # per second, measured now
     dtype: str
     threads: int
+    jobs: int
     evaluation: str
 
     @property
@@ -84,7 +85,7 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
     stages = tuple(_stage(recipe, name, task, config, peak, typical, name in done) for name in recipe.order())
     return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
-                torch.get_num_threads(), _evaluation(recipe, task))
+                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
 
 
 def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length,
@@ -187,7 +188,8 @@ def render(plan: Plan) -> RenderableType:
                           f"{sum(s.evaluation_flops for s in left):.1e} for evaluations, about ",
                           (duration(plan.seconds), "bold"))
     threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
+    company = f"; where the tree branches, {plan.jobs} stages run side by side" if plan.jobs > 1 else ""
     basis = (f"times are estimates: {plan.peak_flops / 1e9:,.0f} GFLOP/s measured on {threads}, of which updates are "
              f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%} (small models reach "
-             "less), and episodes as long as the reference players'")
+             f"less), and episodes as long as the reference players'{company}")
     return Group(tree, total, Text(f"evaluation: {plan.evaluation}", style="dim"), Text(basis, style="dim"))

@@ -108,7 +108,7 @@ def stage(name: str, seconds: float, done: bool = False) -> StagePlan:
     return StagePlan(name, None, "5 steps", 5, 1e9, seconds, 0.0, 0.0, "", done)
 
 
-PLAN = Plan("r", (stage("a", 30.0), stage("b", 10.0)), 1000, 1e9, "fp32", 1, "")
+PLAN = Plan("r", (stage("a", 30.0), stage("b", 10.0)), 1000, 1e9, "fp32", 1, 1, "")
 
 
 def test_time_left_scales_the_plan_by_what_happened() -> None:

@@ -25,8 +25,8 @@ ALLOWED = {
     "compare": {"evaluate", "ledger"},
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them
-COMPOSERS = {"run", "reopen", "plan", "play", "cli"}  # top-level modules that may import packages
-STAGES_USERS = {"run", "cli"}
+COMPOSERS = {"run", "side_by_side", "reopen", "plan", "play", "cli"}  # top-level modules that may import packages
+STAGES_USERS = {"run", "side_by_side", "cli"}
 BASE = {"types": set(), "errors": set(), "randomness": set(), "machine": set(), "recipe": {"errors"}}
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
