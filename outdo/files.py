@@ -42,8 +42,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         if (cause := _system_error(e)) is not None and cause is not e:
             raise cause from e
         raise
+    os.umask(mask := os.umask(0))
     for file in temporary.rglob("*"):
         if file.is_file():
+            file.chmod(0o666 & ~mask)  # some writers keep theirs from everybody else
             with file.open("rb") as f:
                 os.fsync(f.fileno())
     if path.exists():

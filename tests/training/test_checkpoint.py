@@ -16,6 +16,7 @@ import pytest
 import torch
 from toys import SMALL, decoder, samples, tokenizer
 
+from outdo import files
 from outdo.algorithms.sft import Sft
 from outdo.errors import UserError
 from outdo.models import hf
@@ -154,3 +155,11 @@ def test_damaged_state_is_a_user_error(damage: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint"):
         checkpoint.load(t, tmp_path)
     assert t.steps == 1
+
+
+def test_checkpoints_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    """huggingface_hub's writer makes files that only their owner can read."""
+    model = decoder(SMALL)
+    files.write_folder(tmp_path / "c", lambda folder: hf.save(model, tokenizer(), folder))
+    os.umask(mask := os.umask(0))
+    assert {f.stat().st_mode & 0o777 for f in (tmp_path / "c").iterdir()} == {0o666 & ~mask}
