@@ -160,6 +160,6 @@ def test_damaged_state_is_a_user_error(damage: str, tmp_path: Path) -> None:
 def test_checkpoints_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     """huggingface_hub's writer makes files that only their owner can read."""
     model = decoder(SMALL)
-    files.write_folder(tmp_path / "c", lambda folder: hf.save(model, tokenizer(), folder))
+    files.write_folder(tmp_path / "c", lambda folder: hf.save(model, tokenizer(SMALL.vocab_size), folder))
     os.umask(mask := os.umask(0))
     assert {f.stat().st_mode & 0o777 for f in (tmp_path / "c").iterdir()} == {0o666 & ~mask}
