@@ -17,6 +17,7 @@ from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
 from outdo.run import check_recipe, compute_dtype, decoder_config
 from outdo.tasks.base import Task
+from outdo.training.optimizer import step_flops
 
 UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
@@ -80,20 +81,21 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5)
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in Decoder(config).parameters())
+        model = Decoder(config)
+    parameters = sum(p.numel() for p in model.parameters())
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
     typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
-    stages = tuple(_stage(recipe, name, task, config, peak, typical, name in done) for name in recipe.order())
+    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name in recipe.order())
     return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
                 torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
 
 
-def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float, typical: Length,
+def _stage(recipe: Recipe, name: str, task: Task, model: Decoder, peak: float, typical: Length,
            done: bool) -> StagePlan:
-    stage, budget = recipe.stage[name], recipe.budget_flops(name)
+    stage, budget, c = recipe.stage[name], recipe.budget_flops(name), model.config
     if isinstance(stage, Rollouts) and stage.source is None:  # random weights: nothing that they write goes on for long
         typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2)
-    decode, update, batch = _step(stage, task, c, typical)
+    decode, update, batch = _step(stage, task, c, typical, step_flops(model, stage.optimizer))
     per_step = decode + update
     limits = [n for n in (stage.steps, budget / per_step if budget else None) if n is not None]
     steps = min(limits)
@@ -107,14 +109,17 @@ def _stage(recipe: Recipe, name: str, task: Task, c: DecoderConfig, peak: float,
                      seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
 
 
-def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length) -> tuple[float, float, str]:
-    """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words."""
+def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length, optimizer: float) -> tuple[float, float, str]:
+    """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words.
+
+    optimizer: FLOPs of one of its steps.
+    """
     if isinstance(stage, Imitation):
         length = _length(task, stage.player, stage.split, (stage.opponents or task.opponents)[0])
         heads = length.tokens if stage.train_on == "everything" else length.own
         update = update_flops(c, round(length.tokens), round(length.attended), round(heads))
         n = stage.episodes
-        return 0.0, n * update, f"{n} episodes of {stage.player!r} per step, about {n * length.tokens:,.0f} tokens"
+        return 0.0, n * update + optimizer, f"{n} episodes of {stage.player!r} per step, about {n * length.tokens:,.0f} tokens"
     assert isinstance(stage, Rollouts)
     samples = stage.prompts * stage.group_size
     kept = (_KEPT if isinstance(stage, Rejection) else 1.0) * stage.epochs
@@ -122,7 +127,7 @@ def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length) -> tup
     updates = max(1, round(samples * kept * typical.own / stage.minibatch_tokens))
     batch = (f"{stage.prompts} prompts x {stage.group_size} samples = {samples:,} episodes per step, "
              f"at most about {updates} optimiser steps on them")
-    return samples * _forward(c, typical), samples * kept * update, batch
+    return samples * _forward(c, typical), samples * kept * update + updates * optimizer, batch
 
 
 def _forward(c: DecoderConfig, length: Length) -> float:

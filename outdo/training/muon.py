@@ -50,6 +50,12 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(buffer, momentum)
 
 
+def flops(rows: int, columns: int) -> float:
+    """Arithmetic of one step for one matrix: the products of the iteration."""
+    short, long = min(rows, columns), max(rows, columns)
+    return _ITERATIONS * (4.0 * short * short * long + 2.0 * short**3)
+
+
 def orthogonalise(matrices_NRC: Tensor) -> Tensor:
     """Nearly the same matrices with all singular values between about 0.7 and 1.2, in bf16. [N, R, C]"""
     a, b, c = _COEFFICIENTS

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from outdo.recipe import OptimizerConfig
-from outdo.training.muon import Muon
+from outdo.training.muon import Muon, flops
+
+
+def step_flops(model: nn.Module, config: OptimizerConfig) -> float:
+    """Arithmetic of one step: Muon's matrix products. AdamW's few operations per weight are not counted."""
+    return sum(flops(*p.shape) for name, p in model.named_parameters() if _for_muon(name, p, config))
+
+
+def _for_muon(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
+    return config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
 
 
 class Optimizer:
@@ -20,8 +29,8 @@ class Optimizer:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            inside = config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
-            (matrices if inside else rest).append(parameter)
+            (matrices if _for_muon(name, parameter, config) else rest).append(parameter)
+        self.flops = step_flops(model, config)
         rest += list(critic.parameters()) if critic is not None else []
         self._parts: list[tuple[torch.optim.Optimizer, float]] = []
         adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,

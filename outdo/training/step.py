@@ -76,6 +76,7 @@ class Trainer:
         if not np.isfinite(norm):
             raise NonFiniteError("the gradient norm", samples)
         self.optimizer.step(lr_scale)
+        usage += Usage(update_flops=self.optimizer.flops)
         self.steps += 1
         padded = sum(b.tokens_BT.numel() for b in batches)
         waste = 1.0 - usage.train_tokens / padded

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from outdo.training import muon
 from outdo.training.muon import Muon
 
 SHAPES = [(16, 16), (16, 16), (40, 16), (16, 40), (40, 16), (7, 3)]
@@ -36,3 +38,10 @@ def test_a_matrix_without_gradient_stays() -> None:
     moving.grad = torch.eye(4)
     Muon([still, moving], 0.1).step()
     assert torch.equal(still, torch.ones(4, 4)) and not torch.equal(moving, still)
+
+
+def test_flops_are_those_that_torch_counts() -> None:
+    for shape in set(SHAPES):
+        with FlopCounterMode(display=False) as counted:
+            muon.orthogonalise(torch.randn(2, *shape))
+        assert counted.get_total_flops() == 2 * muon.flops(*shape), shape
