@@ -98,7 +98,7 @@ class Renderer:
             ends = [0]
             for start in self._ids([text[:b] for b in edges[1:]]):
                 check(whole[: len(start)] == start, f"{place}: the tokenizer joins what the model writes and what it is given "
-                      "into one token, so there is no telling which trains; keep whitespace away from where answers begin")
+                      "into one token, so there is no telling which trains; begin the answer with a space or a line break")
                 ends.append(len(start))
             pieces = [whole[a:b] for a, b in itertools.pairwise(ends)]
         trains: list[bool] = []
