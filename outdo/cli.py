@@ -316,5 +316,6 @@ def app_main() -> None:
 
 
 def _say(line: str, code: int) -> int:
-    print("outdo: " + " ".join(line.split()), file=sys.stderr)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
+    print("outdo: " + "".join(shown), file=sys.stderr)  # escaped: it may quote a data set or a template
     return code

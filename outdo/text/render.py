@@ -114,6 +114,7 @@ class Renderer:
         return bool(a == b)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
+        texts = [t.encode(errors="replace").decode() for t in texts]  # halves of surrogate pairs, which JSON can hold, become ?
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 

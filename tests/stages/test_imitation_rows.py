@@ -141,7 +141,7 @@ def test_a_stream_is_shuffled_like_the_sequence_when_one_window_holds_it() -> No
 ])  # fmt: skip
 def test_bad_input(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"question": "q"}\n')
-    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n')
+    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "assistant", "content": "a"}]}\n')
     done = forked(*argv(tmp_path / "run", *options), cwd=tmp_path)
     assert done.code == 2 and done.err.count("\n") == 1
     assert done.err.startswith("outdo: error: " + said.replace("DATA", str(data())))

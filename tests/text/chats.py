@@ -31,7 +31,7 @@ EXAMPLES: list[tuple[Shape, dict[str, Any]]] = [
     (Shape.IMPLICIT_PREFERENCE, {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     (Shape.UNPAIRED_PREFERENCE, {"prompt": "The sky is", "completion": " blue.", "label": True}),
     (Shape.UNPAIRED_PREFERENCE, {"prompt": [USER], "completion": [BAD], "label": False}),
-    (Shape.STEPWISE, {"prompt": "Which is larger?", "completions": ["Compare.", "9 < 8.", "So 8."], "labels": [True, False, False]}),
+    (Shape.STEPWISE, {"prompt": "Larger?", "completions": ["Compare.", "9 < 8.", "So 8."], "labels": [True, False, False]}),
 ]  # fmt: skip
 NAMES = [f"{shape.name.lower()}-{'-'.join(row)}-{i}" for i, (shape, row) in enumerate(EXAMPLES)]
 

@@ -127,7 +127,8 @@ def test_a_template_that_rewrites_history() -> None:
 
 
 def plain(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, bool]]:
-    return [(i, False) for i in tokenizer.encode(prompt)] + [(i, True) for i in [*tokenizer.encode(answer), tokenizer.eos_token_id]]
+    trained = [*tokenizer.encode(answer), tokenizer.eos_token_id]
+    return [(i, False) for i in tokenizer.encode(prompt)] + [(i, True) for i in trained]
 
 
 @pytest.mark.parametrize(("row", "prompt", "answer"), [
@@ -149,6 +150,11 @@ def test_all_of_a_text_trains_but_its_first_token() -> None:
         assert pairs(Renderer(t, 8192, everything)({"text": "Once upon a time"})) == [(i, n > 0) for n, i in enumerate(ids)]
     (end,) = pairs(Renderer(t, 8192)({"text": ""}))
     assert end == (t.eos_token_id, False)
+
+
+def test_half_a_surrogate_pair_is_a_question_mark() -> None:
+    broken, mended = ({"messages": [USER, {"role": "assistant", "content": f"4 {c}"}]} for c in ("\ud83d", "?"))
+    assert pairs(Renderer(smollm2(), 8192)(broken)) == pairs(Renderer(smollm2(), 8192)(mended))
 
 
 def test_a_wrong_first_step_leaves_nothing() -> None:
