@@ -163,6 +163,41 @@ def fetch_model(name: Annotated[str, typer.Argument(help="Which; smollm2 is a ch
     print(fetch.fetch(name, lambda message: print(message, file=sys.stderr)))
 
 
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file (.jsonl, .json, .csv, .parquet), a folder or a hub id.")],
+    model: Annotated[str, typer.Option(help="Whose tokenizer: a model folder, a fetched model or a hub id.")],
+    rows: Annotated[int, typer.Option(min=0, help="How many examples are printed.")] = 3,
+    split: Annotated[str, typer.Option(help="Of data that has several.")] = "train",
+    stream: Annotated[bool, typer.Option("--stream", help="Read rows as they come: data larger than memory.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Cut rows there, if not at the model's context.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="As train_on = 'everything': prompts train, too.")] = False,
+) -> None:
+    """Show rows of data as a model is shown them: what trains, how long they are, what is cut.
+
+    [bold]Examples[/]
+
+    outdo inspect chats.jsonl --model smollm2
+
+    outdo inspect org/name --model org/model --split test --rows 10 --max-tokens 2048
+    """
+    from outdo import inspecting
+    from outdo.text import render
+    from outdo.text import rows as text_rows
+
+    loaded = text_rows.load(data, split, stream)
+    tokenizer, context = inspecting.open_tokenizer(model)
+    renderer = render.Renderer(tokenizer, min(max_tokens or context, context), everything)
+    console = _console()
+    inspecting.show_examples(console, data, loaded, renderer, rows)
+    from outdo import progress  # seconds of imports, while there is something to read
+
+    with progress.counting(console) as count:
+        rendered = inspecting.measure(loaded, renderer, count)
+    console.print(inspecting.lengths(rendered))
+    console.print(inspecting.shares(rendered, renderer.context), markup=False, highlight=False)
+
+
 @app.command("eval")
 def evaluate(
     target: Target,
@@ -281,5 +316,6 @@ def app_main() -> None:
 
 
 def _say(line: str, code: int) -> int:
-    print("outdo: " + " ".join(line.split()), file=sys.stderr)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))
+    print("outdo: " + "".join(shown), file=sys.stderr)  # escaped: it may quote a data set or a template
     return code

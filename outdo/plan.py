@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
 from outdo.run import check_recipe, compute_dtype, decoder_config
 from outdo.tasks.base import Task
 from outdo.training.optimizer import step_flops
+from outdo.text import render as rendering
 
 UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
@@ -114,6 +115,12 @@ def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length, optimi
 
     optimizer: FLOPs of one of its steps.
     """
+    if isinstance(stage, Imitation) and stage.data is not None:
+        rendered = rendering.preview(stage, task.tokenizer(), c.max_position_embeddings, _SAMPLE)
+        length = _mean_length([len(r.token_ids) for r in rendered], [r.trained_tokens for r in rendered])
+        update = update_flops(c, round(length.tokens), round(length.attended), round(length.own))
+        n = stage.episodes
+        return 0.0, n * update + optimizer, f"{n} rows of {stage.data} per step, about {n * length.tokens:,.0f} tokens"
     if isinstance(stage, Imitation):
         length = _length(task, stage.player, stage.split, (stage.opponents or task.opponents)[0])
         heads = length.tokens if stage.train_on == "everything" else length.own
@@ -147,8 +154,12 @@ def _length(task: Task, player: str, split: str, opponent: str) -> Length:
     prompts = task.prompts(split, _SAMPLE, 0)
     luck = np.array([randomness.key(0, p.id) for p in prompts], np.int64)
     games = task.play(player, prompts, luck, opponent)
-    n = np.array([len(g.token_ids) for g in games], np.float64)
-    return Length(float(n.mean()), float(np.mean([g.mask.sum() for g in games])), float((n * (n + 1) / 2).mean()))
+    return _mean_length([len(g.token_ids) for g in games], [int(g.mask.sum()) for g in games])
+
+
+def _mean_length(lengths: Sequence[int], own: Sequence[int]) -> Length:
+    n = np.array(lengths, np.float64)
+    return Length(float(n.mean()), float(np.mean(own)), float((n * (n + 1) / 2).mean()))
 
 
 def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:

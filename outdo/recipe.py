@@ -74,13 +74,17 @@ class Stage(Table):
 
 
 class Imitation(Stage):
-    """Common to pretrain and sft: whose episodes are imitated."""
+    """Common to pretrain and sft: whose episodes, or which rows of data, are imitated."""
 
     player: str = "teacher"
     split: str = "train"
     opponents: tuple[str, ...] = ()  # played in turns; empty: the task's first
-    episodes: int = Field(default=64, ge=1)  # per optimiser step
-    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train
+    episodes: int = Field(default=64, ge=1)  # or rows, per optimiser step
+    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train; of rows: answers or everything
+    data: str | None = None  # rows instead of a player: a file, a folder or a hub id (org/name, org/name:config)
+    data_split: str = "train"  # of data that has several
+    stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
+    max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
 
 
 class Pretrain(Imitation):

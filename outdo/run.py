@@ -27,6 +27,7 @@ from outdo.stages.loop import Loop, Run, stop_gently
 from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
 from outdo.tasks.base import Task
+from outdo.text import render
 from outdo.types import Prompt, Trajectory, Usage
 
 STAGES: dict[type, Callable[[Loop], None]] = {Pretrain: imitate, Sft: imitate, Rejection: reject, Rl: reinforce}
@@ -90,9 +91,13 @@ def check_recipe(recipe: Recipe) -> Task:
     e = recipe.evaluation
     _check_known("evaluation.opponents", e.opponents, task.opponents, task)
     _check_known("evaluation.players", e.players, task.players, task)
-    decoder_config(recipe, task, len(task.tokenizer()))
+    context = decoder_config(recipe, task, len(task.tokenizer())).max_position_embeddings
+    for stage in recipe.stage.values():
+        if isinstance(stage, Imitation) and stage.data is not None:
+            render.preview(stage, task.tokenizer(), context)
     # The task knows its splits, and whether they have any prompts with these options.
-    for split in dict.fromkeys([e.split, *(s.split for s in recipe.stage.values())]):
+    played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
+    for split in dict.fromkeys([e.split, *(s.split for s in played)]):
         task.prompts(split, 1, 0)
     return task
 
@@ -109,7 +114,10 @@ def check_stage(recipe: Recipe, name: str, task: Task) -> None:
     """Players, opponents and judges that a stage names must exist."""
     stage = recipe.stage[name]
     _check_known(f"stage.{name}.opponents", stage.opponents, task.opponents, task)
-    if isinstance(stage, Imitation):
+    if isinstance(stage, Imitation) and stage.data is not None:
+        check(getattr(stage, "keep", "all") == "all", f"stage.{name}.keep = 'won' goes with a player's episodes; rows of data "
+              "are neither won nor lost: leave out keep, or data")
+    elif isinstance(stage, Imitation):
         _check_known(f"stage.{name}.player", [stage.player], task.players, task)
     own = getattr(stage, "judge", None)
     if own is not None:

@@ -52,6 +52,7 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     (["eval"], "outdo eval runs/chess_endgame-1:rl --decode greedy"),
     (["report"], "outdo report runs/chess_endgame-1"),
     (["play"], "outdo play runs/chess_endgame-1:rl --seed 7"),
+    (["inspect"], "outdo inspect chats.jsonl --model smollm2"),
 ])  # fmt: skip
 def test_every_help_has_an_example(command: list[str], example: str, tmp_path: Path) -> None:
     done = forked(*command, "--help", cwd=tmp_path)

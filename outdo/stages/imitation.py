@@ -1,4 +1,4 @@
-"""pretrain and sft: imitate a player's episodes. Dense signal: every token to write is known, one forward pass each."""
+"""pretrain and sft: imitate a player's episodes or rows of data. Dense signal: every token to write is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from outdo import randomness
 from outdo.recipe import Pretrain, Sft
 from outdo.stages.loop import Loop
+from outdo.text import render, rows
 from outdo.types import Sample, Trajectory, Usage
 
 
@@ -16,6 +17,8 @@ def imitate(loop: Loop) -> None:
     """Let the player play, imitate what it did, repeat until the budget is spent."""
     config = loop.config
     assert isinstance(config, Pretrain | Sft)
+    if config.data is not None:
+        return imitate_rows(loop)
     for step in loop.steps():
         prompts = loop.prompts(step, config.episodes, config.split)
         luck = _luck(loop.seed, step, len(prompts))
@@ -27,6 +30,24 @@ def imitate(loop: Loop) -> None:
             continue
         metrics, spent = loop.train([demonstration(t, config.train_on) for t in kept])
         loop.book(usage + spent, {**metrics, "episodes": float(len(kept))})
+
+
+def imitate_rows(loop: Loop) -> None:
+    """Take the next rows, imitate the answers in them, repeat until the budget is spent."""
+    config = loop.config
+    assert isinstance(config, Pretrain | Sft)
+    feed = rows.Feed(rows.load(config.data, config.data_split, config.stream), loop.seed)
+    renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
+    for step in loop.steps():
+        numbered = feed.take(step * config.episodes, config.episodes)
+        rendered = [renderer(row, f"{config.data}, row {i}") for i, row in numbered]
+        kept = [r for r in rendered if r.trained_tokens]
+        wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r in kept)
+        usage = Usage(discarded_tokens=wasted + sum(r.cut_tokens for r in rendered), episodes=len(rendered))
+        counts = {"episodes": float(len(kept)), "dropped": float(len(rendered) - len(kept)),
+                  "truncated": float(sum(r.cut_tokens > 0 for r in rendered))}
+        metrics, spent = loop.train([r.sample() for r in kept]) if kept else ({}, Usage())
+        loop.book(usage + spent, {**metrics, **counts})
 
 
 def demonstration(t: Trajectory, train_on: str) -> Sample:

@@ -1,0 +1,216 @@
+"""Rows -> token ids and which of them train: chat templates for messages, plain strings as they are.
+
+What trains is known from how the text is put together (the template's own `{% generation %}` marks, or the conversation rendered
+turn by turn), never found by searching in it. It is what a policy would have sampled: from where the template tells it to
+write up to its end token. Each such stretch is encoded by itself, as it is when a model generates it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from outdo.errors import UserError, check
+from outdo.recipe import Imitation
+from outdo.text.rows import Row, first
+from outdo.text.shapes import Shape, shape_of
+from outdo.types import BoolArray, IntArray, Sample
+
+Messages = Sequence[Mapping[str, Any]]
+Span = tuple[int, int]  # of characters
+_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as tokens. Example: [<user> hi <end> <assistant> | hello <end>], the mask on `hello <end>`, nothing cut."""
+
+    token_ids: IntArray  # [T] at most the context
+    mask: BoolArray  # [T] True where the token trains; never at position 0
+    cut_tokens: int  # what did not fit into the context
+
+    @property
+    def trained_tokens(self) -> int:
+        """0 for a row that teaches nothing: what should train was cut, or the data calls it bad."""
+        return int(self.mask.sum())
+
+    def sample(self) -> Sample:
+        """Something to imitate: weight 1 on every token that trains."""
+        return Sample(self.token_ids, self.mask, self.mask.astype(np.float32), np.zeros(len(self.mask), np.float32))
+
+
+class Renderer:
+    """Renders rows of every shape for one tokenizer. context: most tokens of a row. everything: prompts train, too.
+
+    What is imitated: all of `text`; the assistant's turns of `messages`; completions; `chosen` of preferences; completions
+    labelled true; the steps before the first wrong one. Tools' and users' turns never train (unless everything does).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, everything: bool = False) -> None:
+        self.tokenizer, self.context, self.everything = tokenizer, context, everything
+        # What the tokenizer puts before a text: its start token or nothing.
+        self._start = [t for t in tokenizer("").input_ids[:1] if t == tokenizer.bos_token_id]
+
+    def __call__(self, row: Row, place: str = "the row") -> Rendered:
+        """place: which row, for messages. Raises UserError for columns or conversations that cannot be rendered."""
+        prompt, answer = imitated(row, shape_of(row, place))
+        if isinstance(prompt, str) and isinstance(answer, str | None):
+            ids, trains = self._plain(prompt, answer, place)
+        else:
+            ids, trains = self._chat(_without_none(prompt), _without_none(answer), row, place)
+        token_ids, mask = np.array(ids, np.int64), np.array(trains, np.bool_)
+        if self.everything and answer is not None:
+            mask[:] = True
+        mask[:1] = False
+        return Rendered(token_ids[: self.context], mask[: self.context], max(0, len(ids) - self.context))
+
+    def _plain(self, prompt: str, answer: str | None, place: str) -> tuple[list[int], list[bool]]:
+        """Strings as they are; a start token if the tokenizer uses one, its end token after an answer."""
+        text = prompt + (answer or "")
+        ids, trains = self._encode(text, [] if answer is None else [(len(prompt), len(text))], place)
+        if self._start and ids[:1] != self._start:
+            ids, trains = self._start + ids, [False, *trains]
+        end = self.tokenizer.eos_token_id
+        if answer is not None and end is not None and ids[-1:] != [end]:
+            ids, trains = [*ids, end], [*trains, True]
+        return ids, trains
+
+    def _chat(self, prompt: Messages, answer: Messages | None, row: Row, place: str) -> tuple[list[int], list[bool]]:
+        chat = _Chat(self.tokenizer, row, place)
+        text, spans = (chat.text(prompt, generate=True), []) if answer is None else chat.spans(prompt, answer)
+        return self._encode(text, spans, place)
+
+    def _encode(self, text: str, spans: Sequence[Span], place: str) -> tuple[list[int], list[bool]]:
+        """Token ids of text, and which of them lie in the spans; after a span's end token nothing is sampled or trained."""
+        edges = [0, *itertools.chain(*spans), len(text)]
+        pieces = self._ids([text[a:b] for a, b in itertools.pairwise(edges)])
+        (whole,) = self._ids([text])
+        if list(itertools.chain(*pieces)) != whole and not self._same_text(pieces, whole):
+            # A tokenizer that treats the start of a text in its own way: cut the whole where its tokens allow it.
+            ends = [0]
+            for start in self._ids([text[:b] for b in edges[1:]]):
+                check(whole[: len(start)] == start, f"{place}: the tokenizer joins what the model writes and what it is given "
+                      "into one token, so there is no telling which trains; begin the answer with a space or a line break")
+                ends.append(len(start))
+            pieces = [whole[a:b] for a, b in itertools.pairwise(ends)]
+        trains: list[bool] = []
+        for i, piece in enumerate(pieces):
+            sampled = _sampled(piece, self.tokenizer.eos_token_id) if i % 2 else 0
+            trains += [True] * sampled + [False] * (len(piece) - sampled)
+        return list(itertools.chain(*pieces)), trains
+
+    def _same_text(self, pieces: list[list[int]], whole: list[int]) -> bool:
+        """Whether pieces encoded by themselves read like the whole. Byte-level tokenizers do, some others add spaces."""
+        joined = list(itertools.chain(*pieces))
+        a, b = (self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (joined, whole))
+        return bool(a == b)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        texts = [t.encode(errors="replace").decode() for t in texts]  # halves of surrogate pairs, which JSON can hold, become ?
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+
+class _Chat:
+    """Renders one row's conversation with the tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Row, place: str) -> None:
+        tools = row.get("tools") or None
+        self.place = place
+        try:
+            self.tools = _without_none(json.loads(tools) if isinstance(tools, str) else tools)
+            self.template: str = tokenizer.get_chat_template(tools=self.tools)
+        except ValueError as e:
+            what = "its tools are not JSON" if isinstance(e, json.JSONDecodeError) else "the tokenizer has no chat template"
+            raise UserError(f"{place}: {what} ({str(e).splitlines()[0]}); messages take a chat model's tokenizer, and tools a "
+                            "list of JSON schemas") from None
+        self.variables = {**tokenizer.special_tokens_map, **(row.get("chat_template_kwargs") or {})}
+
+    def text(self, messages: Messages, generate: bool = False) -> str:
+        return self._render(messages, generate)[0]
+
+    def spans(self, prompt: Messages, answer: Messages) -> tuple[str, list[Span]]:
+        """The whole conversation as text, and where in it are the assistant's turns of the answer."""
+        conversation = [*prompt, *answer]
+        if _MARKED.search(self.template):
+            text, spans = self._render(conversation, marks=True)
+            return text, spans[len(self._render(prompt, marks=True)[1]) if prompt else 0 :]
+        text, spans = self.text(conversation), list[Span]()
+        for i, message in enumerate(conversation):
+            if message["role"] == "assistant" and i >= len(prompt):
+                before, after = self.text(conversation[:i], generate=True), self.text(conversation[: i + 1])
+                check(after.startswith(before) and text.startswith(after), f"{self.place}: the chat template cannot tell what "
+                      f"the assistant wrote in message {i}: the conversation up to there is rendered differently when it goes "
+                      "on; mark the assistant's part in the template with {% generation %}, or keep each row to one answer")
+                spans.append((len(before), len(after)))
+        return text, spans
+
+    def _render(self, messages: Messages, generate: bool = False, marks: bool = False) -> tuple[str, list[Span]]:
+        try:
+            rendered: Any = render_jinja_template(
+                conversations=[[dict(m) for m in messages]], tools=self.tools, chat_template=self.template,
+                add_generation_prompt=generate, return_assistant_tokens_mask=marks, **self.variables)  # fmt: skip
+        except Exception as e:  # templates raise what they like
+            said = " ".join(str(e).split())
+            raise UserError(f"{self.place}: the chat template cannot render {_roles(messages)} ({type(e).__name__}: {said}); "
+                            "change the row, or use a model whose template takes such conversations") from None
+        (text,), spans = rendered
+        return text, [(a, b) for a, b in spans[0] if b > a] if marks else []
+
+
+def renderer(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int) -> Renderer:
+    """What renders the rows of a stage for a model with this context."""
+    return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything")
+
+
+def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64) -> list[Rendered]:
+    """The first rows of a stage's data. Raises UserError, also if nothing in them can be imitated."""
+    render, rows = renderer(config, tokenizer, context), first(config.data, n, config.data_split, config.stream)
+    rendered = [render(row, f"{config.data}, row {i}") for i, row in enumerate(rows)]
+    shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
+    check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "
+          f"a token to train on within {render.context} tokens; give answers to imitate, or raise max_tokens or the context")
+    return rendered
+
+
+def imitated(row: Row, shape: Shape) -> tuple[Any, Any]:
+    """(prompt, answer) of a row that has this shape, each text or messages; answer None: nothing in it is to be imitated."""
+    if shape is Shape.TEXT:
+        return "", row["text"]
+    if shape is Shape.MESSAGES:
+        return [], row["messages"]
+    if shape is Shape.PREFERENCE:
+        return row["prompt"], row["chosen"]
+    if shape is Shape.IMPLICIT_PREFERENCE:
+        chosen, rejected = row["chosen"], row["rejected"]
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+        return chosen[:common], chosen[common:]
+    if shape is Shape.STEPWISE:
+        right = list(itertools.takewhile(lambda step: step[1], zip(row["completions"], row["labels"], strict=True)))
+        return row["prompt"], "".join(f"{step}\n" for step, _ in right) or None
+    wanted = shape is Shape.PROMPT_COMPLETION or (shape is Shape.UNPAIRED_PREFERENCE and bool(row["label"]))
+    return row["prompt"], row["completion"] if wanted else None
+
+
+def _sampled(piece: list[int], end: int | None) -> int:
+    """How many tokens of a turn the policy writes: up to its last end token; all if there is none."""
+    return len(piece) - piece[::-1].index(end) if end in piece else len(piece)
+
+
+def _without_none(value: Any) -> Any:
+    """Without the keys that Arrow tables add to dicts that lack them."""
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _roles(messages: Messages) -> str:
+    return "a conversation of " + (", ".join(str(m["role"]) for m in messages[:6]) or "no messages")

@@ -1,0 +1,230 @@
+"""Rows of data from wherever users have them: files, `datasets` objects and folders, hub ids, lists of dicts.
+
+What fits in memory is a sequence. What does not is a `Stream`, read from its beginning as often as it is iterated.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from outdo import randomness
+from outdo.errors import UserError, check
+from outdo.recipe import nearest
+from outdo.types import IntArray
+
+Row = Mapping[str, Any]
+_HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
+_TYPED_CELLS = ("messages", "tools", "completions", "labels", "label")  # columns of a CSV file that are never plain text
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows one after another, always in the same order; nobody knows how many there are."""
+
+    read: Callable[[], Iterator[Row]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.read()
+
+
+Rows = Sequence[Row] | Stream
+
+
+class Feed:
+    """Rows in training order, epoch after epoch: the row at position i is a function of (rows, seed, i).
+
+    Every epoch shuffles a sequence as a whole, a stream within windows of consecutive rows. Starting anywhere but where the last
+    `take` ended costs reading a stream up to there, which is how an interrupted run finds its place again.
+    """
+
+    def __init__(self, rows: Rows, seed: int, window: int = 10_000) -> None:
+        self.rows, self.seed, self.window = rows, seed, window
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._position, self._rest = 0, self._endless()
+
+    def take(self, start: int, n: int) -> list[tuple[int, Row]]:
+        """The rows at positions start .. start+n-1, each with its number in the data, from 0."""
+        if not isinstance(self.rows, Stream):
+            return [self._at(self.rows, i) for i in range(start, start + n)]
+        if start != self._position:
+            self._rest = itertools.islice(self._endless(), start, None)
+        self._position = start + n
+        return list(itertools.islice(self._rest, n))
+
+    def _at(self, rows: Sequence[Row], position: int) -> tuple[int, Row]:
+        epoch, k = divmod(position, len(rows))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._shuffled(len(rows), epoch, 0)
+        return int(self._order[k]), rows[int(self._order[k])]
+
+    def _endless(self) -> Iterator[tuple[int, Row]]:
+        for epoch in itertools.count():
+            numbered = enumerate(self.rows)
+            while window := list(itertools.islice(numbered, self.window)):
+                yield from (window[j] for j in self._shuffled(len(window), epoch, window[0][0]))
+
+    def _shuffled(self, n: int, epoch: int, first: int) -> IntArray:
+        return randomness.permutation(n, randomness.key(self.seed, "epoch", epoch, first))
+
+
+def load(source: Any, split: str = "train", stream: bool = False) -> Rows:
+    """Rows of a file, a folder, a hub id, a `datasets` object or a list of dicts.
+
+    source: path (.jsonl, .json, .csv, .parquet, a folder saved by `datasets` or full of data files), "org/name" or
+    "org/name:config" of the hub, Dataset, DatasetDict, IterableDataset, list of dicts. split: which one, where there are several.
+    stream: read files and hub data as they come instead of into memory. Raises UserError, also if there are no rows.
+    """
+    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    rows = _named(name, split, stream) if isinstance(source, str | Path) else _object(source, split)
+    empty = next(iter(rows), None) is None if isinstance(rows, Stream) else len(rows) == 0
+    check(not empty, f"data {name!r} has no rows; give data with at least one")
+    return rows
+
+
+def first(source: Any, n: int, split: str = "train", stream: bool = False) -> list[Row]:
+    """The first n rows, or as many as there are, without reading a whole file. Raises UserError like `load`."""
+    is_file = isinstance(source, str | Path) and Path(source).is_file()
+    rows = load(source, split, stream or is_file)
+    return list(itertools.islice(rows, n)) if isinstance(rows, Stream) else [rows[i] for i in range(min(n, len(rows)))]
+
+
+def _object(source: Any, split: str) -> Rows:
+    if isinstance(source, Mapping):  # a DatasetDict
+        check(split in source, f"the dataset has no split {split!r}{nearest(split, [str(s) for s in source])}")
+        source = source[split]
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        rows: Sequence[Row] = source
+        return rows
+    repeatable = isinstance(source, Iterable) and not isinstance(source, Iterator)
+    check(repeatable, f"data of type {type(source).__name__} cannot be read again and again; give a path, a hub id, a Dataset, "
+                      "an IterableDataset or a list of dicts")
+    return Stream(lambda: iter(source))
+
+
+def _named(name: str, split: str, stream: bool) -> Rows:
+    path, hub = Path(name), _HUB_ID.fullmatch(name)
+    if path.is_file():
+        check(path.suffix.lower() in _READERS, f"data {name!r} has an unknown ending; known are {', '.join(_READERS)}")
+        read = partial(_guarded, path)
+        return Stream(read) if stream else list(read())
+    if path.is_dir():
+        return _folder(path, split, stream)
+    if hub is None or path.suffix.lower() in _READERS:
+        raise UserError(f"data {name!r} does not exist; give a file ({', '.join(_READERS)}), a folder or a hub id (org/name)")
+    return _datasets(name, hub["id"], hub["config"], split, stream)
+
+
+def _folder(path: Path, split: str, stream: bool) -> Rows:
+    """What `Dataset.save_to_disk` wrote, or a folder of data files."""
+    if not any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
+        return _datasets(str(path), str(path), None, split, stream)
+    _need("datasets", f"reading the folder {str(path)!r}")
+    import datasets
+
+    try:
+        return _object(datasets.load_from_disk(str(path)), split)
+    except (OSError, ValueError) as e:
+        raise UserError(f"dataset folder {str(path)!r} cannot be read ({e}); save it again") from None
+
+
+def _datasets(name: str, place: str, config: str | None, split: str, stream: bool) -> Rows:
+    _need("datasets", f"loading {name!r}, which is no file,")
+    import datasets
+
+    try:
+        return _object(datasets.load_dataset(place, config, split=split, streaming=stream), split)
+    except Exception as e:  # the library's own, its network's and its file formats' errors
+        raise UserError(f"dataset {name!r}, split {split!r}, cannot be loaded ({type(e).__name__}: {e}); check its name and "
+                        "split and, if it is on the hub, the network") from None
+
+
+def _need(package: str, what: str) -> None:
+    check(importlib.util.find_spec(package) is not None, f"{what} takes the package {package}: pip install 'outdo[llm]'")
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _guarded(path: Path) -> Iterator[Row]:
+    """The file's rows; whatever is wrong in it becomes a UserError that names it."""
+    try:
+        yield from _READERS[path.suffix.lower()](path)
+    except (ValueError, RecursionError, csv.Error) as e:  # bad JSON, bad UTF-8 and pyarrow's errors are ValueErrors
+        raise UserError(f"data file {str(path)!r} cannot be read ({e}); mend or convert it") from None
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as f:
+        yield from _lines(f)
+
+
+def _lines(f: TextIO) -> Iterator[Row]:
+    for number, line in enumerate(f, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                raise ValueError(f"line {number} is not JSON: {e}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not a JSON object")
+            yield row
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """One list of objects, or, as many write it, one object a line."""
+    with path.open(encoding="utf-8-sig") as f:
+        start = f.read(1)
+        while start.isspace():
+            start = f.read(1)
+        f.seek(0)
+        if start != "[":
+            yield from _lines(f)
+            return
+        rows = json.load(f)
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its list holds something other than objects")
+    yield from rows
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    """A header and text cells; columns that cannot be text are JSON."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as f:
+        reader = csv.DictReader(f, strict=True)
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has not as many cells as the header")
+            yield {k: _cell(k, v, reader.line_num) if k in _TYPED_CELLS else v for k, v in row.items()}
+
+
+def _cell(column: str, text: str, line: int) -> Any:
+    try:
+        return json.loads(text.lower() if column.startswith("label") else text)  # tables write True, JSON true
+    except ValueError as e:
+        raise ValueError(f"line {line}: column {column} is not JSON: {e}") from None
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    _need("pyarrow", f"reading {str(path)!r}")
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet,
+}  # fmt: skip
