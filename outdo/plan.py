@@ -17,8 +17,8 @@ from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
 from outdo.run import check_recipe, compute_dtype, decoder_config
 from outdo.tasks.base import Task
-from outdo.training.optimizer import step_flops
 from outdo.text import render as rendering
+from outdo.training.optimizer import step_flops
 
 UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
