@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from outdo.models.adapt import in_layers
 from outdo.recipe import OptimizerConfig
 from outdo.training.muon import Muon
 
@@ -20,13 +21,15 @@ class Optimizer:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            inside = config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
-            (matrices if inside else rest).append(parameter)
+            if parameter.requires_grad:
+                inside = config.kind == "muon" and parameter.dim() == 2 and in_layers(name)
+                (matrices if inside else rest).append(parameter)
         rest += list(critic.parameters()) if critic is not None else []
         self._parts: list[tuple[torch.optim.Optimizer, float]] = []
-        adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
-                                  weight_decay=config.weight_decay, fused=True)
-        self._parts.append((adamw, config.lr))
+        if rest:
+            adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
+                                      weight_decay=config.weight_decay, fused=True)
+            self._parts.append((adamw, config.lr))
         if matrices:
             self._parts.append((Muon(matrices, config.muon_lr, weight_decay=config.weight_decay), config.muon_lr))
 
