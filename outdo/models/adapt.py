@@ -9,6 +9,7 @@ optimiser's memory, not arithmetic; and there is no dropout on the adapter's inp
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def save(model: nn.Module, folder: Path, base: str) -> None:
               "r": len(first.get_parameter("lora_A")), "lora_alpha": first.lora_alpha, "lora_dropout": 0.0, "bias": "none",
               "fan_in_fan_out": isinstance(first, Conv1D), "target_modules": sorted({_last(n) for n in modules})}
     (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-    save_file({f"{_PREFIX}{n}.{part}.weight": m.get_parameter(part).detach().cpu().contiguous()
+    save_file({_key(n, part): m.get_parameter(part).detach().cpu().contiguous()
                for n, m in modules.items() for part in _PARTS}, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
@@ -106,7 +107,7 @@ def load(model: nn.Module, folder: Path) -> None:
         tensors = load_file(file)
     except (SafetensorError, OSError) as e:
         raise UserError(f"adapter file {str(file)!r} cannot be read ({e}); it is damaged, use an earlier checkpoint") from None
-    want = {f"{_PREFIX}{n}.{part}.weight": m.get_parameter(part) for n, m in adapted(model).items() for part in _PARTS}
+    want = {_key(n, part): m.get_parameter(part) for n, m in adapted(model).items() for part in _PARTS}
     fits = want.keys() == tensors.keys() and all(tensors[k].shape == p.shape for k, p in want.items())
     check(fits, f"adapter file {str(file)!r} does not fit the stage's lora; resume with the recipe that wrote it")
     for k, p in want.items():
@@ -125,7 +126,8 @@ def merge(adapter: Path, out: Path) -> None:
     check((folder / _CONFIG).is_file(), f"{str(adapter)!r} has no {_CONFIG}; give an adapter's folder, or a checkpoint with one")
     check(not out.exists(), f"{str(out)!r} exists; give a folder that does not")
     try:
-        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft asks transformers for an old name
+            model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         base = str(model.peft_config["default"].base_model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(folder if (folder / "tokenizer_config.json").is_file() else base)
     except Exception as e:
@@ -133,6 +135,11 @@ def merge(adapter: Path, out: Path) -> None:
                         f"{_CONFIG} says?") from None
     model.merge_and_unload().save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _key(name: str, part: str) -> str:
+    """What peft calls a parameter; a `Fallback` keeps the model that it is about one level down."""
+    return f"{_PREFIX}{name.removeprefix('module.')}.{part}.weight"
 
 
 def _is_matrix(module: nn.Module) -> bool:

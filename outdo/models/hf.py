@@ -102,6 +102,7 @@ def skeleton(folder: Path) -> LanguageModel:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in folder, chat template included. Raises UserError."""
+    load_config(folder)  # a damaged one would be taken for the tokenizer's fault
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
         return tokenizer
