@@ -28,6 +28,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from outdo import fetch
 from outdo.algorithms.grpo import Grpo
 from outdo.algorithms.sft import Sft
 from outdo.errors import UserError
@@ -41,6 +42,7 @@ from outdo.rollout.engine import Sampling
 from outdo.training.batch import micro_batches
 from outdo.training.optimizer import Optimizer
 from outdo.training.step import Trainer
+from outdo.types import Prompt
 
 IDS: dict[str, Any] = {"vocab_size": 29, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 GEMMA: dict[str, Any] = {**IDS, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -115,7 +117,8 @@ def test_packed_segments_are_rows_of_their_own(model: Fallback) -> None:
         start += len(p)
     wanted = torch.tensor([3, 11, 40])
     packed = model.pack(torch.float32)
-    torch.testing.assert_close(model.logits(packed, model.hidden(packed, row, segments, wanted)), got[wanted], rtol=1e-4, atol=1e-4)
+    some = model.logits(packed, model.hidden(packed, row, segments, wanted))
+    torch.testing.assert_close(some, got[wanted], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("longest", [None, 6])
@@ -200,7 +203,7 @@ def test_damaged_folders_are_user_errors(damage: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_causal_language_model(tmp_path: Path) -> None:
-    c = BertConfig(vocab_size=29, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, is_decoder=False)
+    c = BertConfig(vocab_size=29, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40)
     BertLMHeadModel(c).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="yet to come"):
         hf.load(tmp_path / "bert")
@@ -217,3 +220,16 @@ def test_a_wrong_cache_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(model, Fallback)
     monkeypatch.setattr(fallback_cache.KeyValues, "_masks", lambda self, dtype: None)
     assert isinstance(fallback_cache.allocate(model, 4), fallback_cache.Rereading)
+
+
+@pytest.mark.slow
+def test_a_real_model_both_ways() -> None:
+    """SmolLM2 through transformers and through the fast decoder: the same words, and the same distribution."""
+    folder = fetch.fetch("smollm2", print)
+    fast, other = hf.load(folder), Fallback(hf._foreign(folder))
+    other.verify(str(folder))
+    asked = [Prompt("q", np.array(hf.load_tokenizer(folder)("The capital of France is")["input_ids"], np.int64))]
+    (a,), (b,) = (engine(m).generate(asked, 1, Sampling(0.0, 12, 40), 0)[0] for m in (fast, other))
+    assert a.token_ids.tolist() == b.token_ids.tolist() and other.keeps_cache
+    np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-3)
+    assert "Paris" in hf.load_tokenizer(folder).decode(a.token_ids)
