@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outdo import __version__, lock
-from outdo.errors import UserError, check
+from outdo.errors import UserError, check, out_of_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})
 _PIPE_WIDTH = 140  # columns of tables in files and logs
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value; repeatable.")]
-Target = Annotated[str, typer.Argument(metavar="CHECKPOINT | RUN[:stage]", help="A checkpoint folder, or a stage of a "
-                                       "run: the last finished one if none is named.")]
+Target = Annotated[str, typer.Argument(metavar="CHECKPOINT | RUN[:stage]", help="A checkpoint (folder, .gguf file, "
+                                       "fetched name, hub id), or a stage of a run: the last finished one if none is named.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Take task and gold judge from this recipe.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Task by name, for a checkpoint outside of a run folder.")]
 
@@ -198,6 +198,21 @@ def inspect(
     console.print(inspecting.shares(rendered, renderer.context), markup=False, highlight=False)
 
 
+@models.command("merge")
+def merge_adapter(adapter: Annotated[Path, typer.Argument(help="An adapter's folder, in peft's format.")],
+                  out: Annotated[Path, typer.Argument(help="The new checkpoint's folder.")]) -> None:
+    """Add a LoRA adapter to its base model and write a plain checkpoint.
+
+    [bold]Example[/]
+
+    outdo models merge runs/arithmetic-1/stages/sft/checkpoints/60/adapter my-model
+    """
+    from outdo.models import adapt
+
+    adapt.merge(adapter, out)
+    print(out)
+
+
 @app.command("eval")
 def evaluate(
     target: Target,
@@ -310,6 +325,9 @@ def app_main() -> None:
             raise
         sys.exit(_say(f"error: {e}", 2))
     except Exception as e:
+        if out_of_memory(e):
+            sys.exit(_say("error: out of memory; lower slots (sequences that generate together), the stage's "
+                          "optimizer.micro_tokens or prompts, or take a smaller model, then --resume the run if it had begun", 2))
         if not hasattr(e, "format_message"):  # typer's own complaints about arguments
             raise
         sys.exit(_say(f"error: {e.format_message()}; outdo --help shows what there is", 2))

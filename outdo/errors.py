@@ -7,6 +7,12 @@ class UserError(Exception):
     """Something that the user can mend. Shown as one line (value, reason, remedy), exit code 2, never a traceback."""
 
 
+def out_of_memory(e: BaseException) -> bool:
+    """Whether this error says that memory has run out, on the processor or on a GPU."""
+    said = any(words in str(e).lower() for words in ("can't allocate memory", "out of memory"))
+    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and said)
+
+
 def check(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless the condition holds."""
     if not condition:

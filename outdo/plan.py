@@ -12,10 +12,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from outdo import machine, randomness
-from outdo.models.decoder import Decoder, DecoderConfig
+from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
-from outdo.run import check_recipe, compute_dtype, decoder_config
+from outdo.run import check_recipe, compute_dtype
+from outdo.start import skeleton
 from outdo.tasks.base import Task
 from outdo.text import render as rendering
 from outdo.training.optimizer import step_flops
@@ -78,25 +79,29 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     task = check_recipe(recipe)
-    config = decoder_config(recipe, task, len(task.tokenizer()))
+    models = {name: skeleton(recipe, name, task) for name in recipe.order()}
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5)
-    with torch.device("meta"):
-        model = Decoder(config)
-    parameters = sum(p.numel() for p in model.parameters())
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
     typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
-    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name in recipe.order())
-    return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
+    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name, model in models.items())
+    return Plan(recipe.name, stages, max(_plain(m) for m in models.values()), peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
                 torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
 
 
-def _stage(recipe: Recipe, name: str, task: Task, model: Decoder, peak: float, typical: Length,
+def _plain(model: LanguageModel) -> int:
+    return sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n)
+
+
+def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: float, typical: Length,
            done: bool) -> StagePlan:
     stage, budget, c = recipe.stage[name], recipe.budget_flops(name), model.config
     if isinstance(stage, Rollouts) and stage.source is None:  # random weights: nothing that they write goes on for long
         typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2)
     decode, update, batch = _step(stage, task, c, typical, step_flops(model, stage.optimizer))
+    batch += f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
+    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    batch += f"; {trains:,} parameters train" if stage.lora or stage.freeze else ""
     per_step = decode + update
     limits = [n for n in (stage.steps, budget / per_step if budget else None) if n is not None]
     steps = min(limits)
@@ -106,11 +111,11 @@ def _stage(recipe: Recipe, name: str, task: Task, model: Decoder, peak: float, t
     seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
     episodes = 2 * recipe.evaluation.prompts * (recipe.evaluation.points + len(_opponents(recipe, task)))
     evaluation = episodes * _forward(c, typical)
-    return StagePlan(name, stage.source, f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
+    return StagePlan(name, recipe.parent(name), f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
                      seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
 
 
-def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length, optimizer: float) -> tuple[float, float, str]:
+def _step(stage: AnyStage, task: Task, c: Sizes, typical: Length, optimizer: float) -> tuple[float, float, str]:
     """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words.
 
     optimizer: FLOPs of one of its steps.
@@ -137,7 +142,7 @@ def _step(stage: AnyStage, task: Task, c: DecoderConfig, typical: Length, optimi
     return samples * _forward(c, typical), samples * kept * update + updates * optimizer, batch
 
 
-def _forward(c: DecoderConfig, length: Length) -> float:
+def _forward(c: Sizes, length: Length) -> float:
     return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from outdo import fetch
 from outdo.errors import UserError, check
 
 
@@ -64,13 +65,24 @@ class OptimizerConfig(Table):
     micro_tokens: int = Field(default=4096, ge=1)  # padded tokens per forward pass; less memory, the same gradient
 
 
+class LoraConfig(Table):
+    """Low-rank updates train instead of the matrices that they are added to (`outdo.models.adapt`)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)  # updates count alpha / rank
+    targets: tuple[str, ...] = ()  # last parts of module names, such as "q_proj"; empty: every matrix inside the layers
+
+
 class Stage(Table):
     """What every stage has: where it starts and when it ends. A stage needs `steps`, `flops` or the recipe's arm budget."""
 
-    source: str | None = Field(default=None, alias="from")  # the stage whose weights it starts from; None: random weights
+    # The weights it starts from: another stage's, or a checkpoint's (folder, .gguf, fetched name, hub id); None: random ones.
+    source: str | None = Field(default=None, alias="from")
     steps: int | None = Field(default=None, ge=1)  # at most this many steps of the stage's loop
     flops: float | None = Field(default=None, gt=0)  # at most this many FLOPs, everything charged
     optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig | None = None  # None: the weights themselves train
+    freeze: tuple[str, ...] = ()  # parameters whose name contains one of these stay as they are
 
 
 class Imitation(Stage):
@@ -167,9 +179,18 @@ class Recipe(Table):
         """Stage names so that every stage comes after the one it starts from; file order otherwise."""
         out: list[str] = []
         while len(out) < len(self.stage):
-            ready = [n for n, s in self.stage.items() if n not in out and (s.source is None or s.source in out)]
+            ready = [n for n, s in self.stage.items() if n not in out and (self.parent(n) is None or self.parent(n) in out)]
             out.append(ready[0])
         return out
+
+    def parent(self, name: str) -> str | None:
+        """The stage that `name` starts from; None where it starts from a checkpoint or from random weights."""
+        source = self.stage[name].source
+        return source if source in self.stage else None
+
+    def checkpoint(self, name: str) -> str | None:
+        """The checkpoint that the path to `name` begins with, as the reader wrote it; None for random weights."""
+        return self.stage[self.path(name)[0]].source
 
     def arms(self) -> list[str]:
         """Stages from which no other stage starts."""
@@ -190,8 +211,8 @@ class Recipe(Table):
     def path(self, name: str) -> list[str]:
         """The stages from the root to `name`."""
         out = [name]
-        while (source := self.stage[out[0]].source) is not None:
-            out.insert(0, source)
+        while (parent := self.parent(out[0])) is not None:
+            out.insert(0, parent)
         return out
 
     def validate_tree(self) -> None:
@@ -201,13 +222,16 @@ class Recipe(Table):
             check(name.replace("_", "").replace("-", "").isalnum(),
                   f"stage name {name!r} is used as a folder; use letters, digits, - and _")
             if stage.source is not None and stage.source not in self.stage:
-                raise UserError(f"stage.{name}.from = {stage.source!r}: no such stage{nearest(stage.source, self.stage)}")
-            seen, at = [name], stage.source
+                check(fetch.is_checkpoint(stage.source), f"stage.{name}.from = {stage.source!r}: no such stage"
+                      f"{nearest(stage.source, self.stage)}; {fetch.FORMS}")
+            check(stage.lora is None or stage.source is not None, f"stage.{name}.lora: random weights have nothing to adapt; "
+                  "give the stage a `from`, or leave lora out")
+            seen, at = [name], self.parent(name)
             while at is not None:
                 check(at not in seen, f"stage.{name} starts from itself ({' <- '.join([*seen, at])}); "
                                       "remove one `from` of the cycle")
                 seen.append(at)
-                at = self.stage[at].source if at in self.stage else None
+                at = self.parent(at)
             no_end = stage.steps is None and self.budget_flops(name) is None
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
 
@@ -230,6 +254,7 @@ def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> R
     """Typed recipe from plain data. overrides: dotted keys, e.g. {"stage.rl.steps": 50}."""
     for key, value in (overrides or {}).items():
         _put(data, key, value)
+    _make_absolute(data)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as e:
@@ -264,6 +289,16 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
         table = table.setdefault(part, {})
         check(isinstance(table, dict), f"--set {key}: {part!r} is a value, not a table; set it as a whole")
     table[last] = value
+
+
+def _make_absolute(data: dict[str, Any]) -> None:
+    """Checkpoints on this disk by their whole path, so that a run can be resumed from another folder."""
+    stages = data.get("stage")
+    stages = stages if isinstance(stages, dict) else {}
+    for stage in stages.values():
+        source = stage.get("from") if isinstance(stage, dict) else None
+        if isinstance(source, str) and source not in stages and Path(source).exists():
+            stage["from"] = str(Path(source).resolve())
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from outdo import machine
+from outdo import fetch, machine
 from outdo.errors import UserError, check
 from outdo.evaluate.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.models import hf
-from outdo.models.decoder import Decoder
 from outdo.recipe import Recipe, load, nearest, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
-from outdo.run import compute_dtype, final_checkpoint, make_judge, make_task
+from outdo.run import compute_dtype, make_judge, make_task
+from outdo.start import check_fits, final_checkpoint, say, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.training import checkpoint
 from outdo.types import Prompt, Trajectory, Usage
@@ -38,12 +38,17 @@ class Opened:
 
 
 def locate(target: str) -> tuple[Path, Path | None]:
-    """`CHECKPOINT` or `RUN[:stage]` -> its folder and the run folder that it lies in, if any. Raises UserError."""
+    """`CHECKPOINT` or `RUN[:stage]` -> its folder and the run folder that it lies in, if any. Raises UserError.
+
+    A checkpoint is a folder, a GGUF file, a fetched name or a hub id, as in a recipe's `from`.
+    """
     path, stage = Path(target), None
     if not path.exists() and ":" in target:
         before, _, stage = target.rpartition(":")
         path = Path(before)
-    check(path.is_dir(), f"{str(path)!r} does not exist; give a checkpoint folder, a run folder, or RUN:stage")
+    if stage is None and not path.is_dir() and fetch.is_checkpoint(target):
+        return fetch.resolve(target, say), None
+    check(path.is_dir(), f"{str(path)!r} does not exist; give a run folder, RUN:stage or a checkpoint; {fetch.FORMS}")
     if (path / "recipe.toml").is_file():
         return final_checkpoint(path, _stage_of(path, stage)), path
     check(stage is None, f"{str(path)!r} is no run folder (it has no recipe.toml), so it has no stage {stage!r}")
@@ -85,19 +90,12 @@ def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = 
     machine.keep_freed_memory()
     plays = make_task(config)
     gold = make_judge(config.gold)
+    tokenizer_of(plays, [folder])
     model = hf.load(folder)
-    _check_fits(model, plays, folder)
+    check_fits(model.config, plays, str(folder))
     engine = Engine(model, compute_dtype(config), config.slots)
     engine.load(_optimizer_steps(folder))
     return Opened(folder, config, plays, gold, engine)
-
-
-def _check_fits(model: Decoder, task: Task, folder: Path) -> None:
-    c, words = model.config, len(task.tokenizer())
-    check(c.vocab_size == words, f"checkpoint {str(folder)!r} knows {c.vocab_size} tokens and task {task.name} has "
-                                 f"{words}; it was made for another task")
-    check(c.max_position_embeddings >= task.max_tokens, f"checkpoint {str(folder)!r} reads at most "
-          f"{c.max_position_embeddings} tokens and an episode of {task.name} needs {task.max_tokens}; shorten the task")
 
 
 def _optimizer_steps(folder: Path) -> int:

@@ -17,8 +17,6 @@ from outdo.compare.summary import summarise
 from outdo.errors import check
 from outdo.evaluate.measure import measure
 from outdo.judges.base import Judge
-from outdo.models import hf
-from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
 from outdo.recipe import load as load_recipe
 from outdo.side_by_side import work_side_by_side
@@ -26,6 +24,7 @@ from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
 from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
+from outdo.start import model_of, roots, skeleton, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.text import render
 from outdo.types import Prompt, Trajectory, Usage
@@ -57,7 +56,7 @@ def do_stage(state: Run, name: str, threads: int) -> None:
     """Do one stage, or go on with it, in this process."""
     torch.set_num_threads(threads)
     machine.keep_freed_memory()
-    loop = Loop(state, name, start_model(state, name))
+    loop = Loop(state, name, model_of(state.recipe, name, state.task, state.folder))
     STAGES[type(state.recipe.stage[name])](loop)
 
 
@@ -73,7 +72,7 @@ def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
         files.write_json(folder / "environment.json", environment.describe(dtype))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
-    state = Run(recipe, folder, task, task.tokenizer(), judge, gold, dtype, heldout, [], show)
+    state = Run(recipe, folder, task, tokenizer_of(task, roots(recipe).values()), judge, gold, dtype, heldout, [], show)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
 
@@ -91,10 +90,11 @@ def check_recipe(recipe: Recipe) -> Task:
     e = recipe.evaluation
     _check_known("evaluation.opponents", e.opponents, task.opponents, task)
     _check_known("evaluation.players", e.players, task.players, task)
-    context = decoder_config(recipe, task, len(task.tokenizer())).max_position_embeddings
-    for stage in recipe.stage.values():
+    tokenizer = tokenizer_of(task, roots(recipe).values())
+    for name, stage in recipe.stage.items():
+        sizes = skeleton(recipe, name, task).config
         if isinstance(stage, Imitation) and stage.data is not None:
-            render.preview(stage, task.tokenizer(), context)
+            render.preview(stage, tokenizer, sizes.max_position_embeddings)
     # The task knows its splits, and whether they have any prompts with these options.
     played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
     for split in dict.fromkeys([e.split, *(s.split for s in played)]):
@@ -132,42 +132,8 @@ def _check_known(key: str, values: Sequence[str], known: Sequence[str], task: Ta
         check(value in known, f"{key} = {value!r}: task {task.name} has no such name{nearest(value, list(known))}")
 
 
-def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig:
-    """Sizes of the model, checked against the task."""
-    m = recipe.model
-    check(m.width % m.heads == 0, f"model.width = {m.width} is not divisible by model.heads = {m.heads}")
-    kv = m.kv_heads or m.heads
-    check(m.heads % kv == 0, f"model.heads = {m.heads} is not divisible by model.kv_heads = {kv}")
-    check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions "
-                                       "need an even head size")
-    context = m.context or task.max_tokens
-    check(context >= task.max_tokens, f"model.context = {context} is shorter than the longest {task.name} episode, "
-          f"{task.max_tokens} tokens; raise model.context or shorten the task")
-    ffn = m.ffn or -(-m.width * 8 // 3 // 8) * 8
-    return DecoderConfig(vocab_size, m.width, ffn, m.depth, m.heads, kv, context, m.rope_theta,
-                         tie_word_embeddings=m.tie_embeddings)
-
-
 def compute_dtype(recipe: Recipe) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": machine.compute_dtype()}[recipe.dtype]
-
-
-def start_model(state: Run, name: str) -> Decoder:
-    """The weights that a stage starts from: its source stage's last checkpoint, or random ones."""
-    source = state.recipe.stage[name].source
-    if source is not None:
-        return hf.load(final_checkpoint(state.folder, source))
-    model = Decoder(decoder_config(state.recipe, state.task, len(state.tokenizer)))
-    model.init_weights(torch.Generator().manual_seed(randomness.key(state.recipe.seed, "weights")))
-    return model
-
-
-def final_checkpoint(folder: Path, stage: str) -> Path:
-    """The last checkpoint of a finished stage. Raises UserError if the stage is not finished."""
-    stage_folder = folder / "stages" / stage
-    done = stage_folder / "done.json"
-    check(done.exists(), f"stage {stage!r} of {folder} is not finished; go on with it: outdo run --resume {folder}")
-    return stage_folder / str(files.read_json(done)["checkpoint"])
 
 
 def judging_pairs(task: Task, heldout: Sequence[Prompt]) -> tuple[list[Any], int | None]:

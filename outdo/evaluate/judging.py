@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from outdo.evaluate.stats import wilson
-from outdo.models.decoder import Decoder
+from outdo.models.base import LanguageModel
 from outdo.types import IntArray
 
 
 @torch.inference_mode()
-def recognises_wins(model: Decoder, dtype: torch.dtype, pairs: Sequence[tuple[IntArray, IntArray]],
+def recognises_wins(model: LanguageModel, dtype: torch.dtype, pairs: Sequence[tuple[IntArray, IntArray]],
                     win_id: int) -> dict[str, object]:
     """{"value": share of pairs told apart (a tie is half), "ci95", "n"}. pairs: (won, not won) prefixes of equal length."""
     packed = model.pack(dtype)

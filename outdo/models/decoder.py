@@ -18,9 +18,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
+from outdo.models.adapt import matrix
 from outdo.models.attention import attend_causal, causal_bias, split_heads
+from outdo.models.base import LanguageModel
 from outdo.models.ops import rms_normalize, swiglu
 
 PADDING = 64  # positions behind the longest sequence that right padding may take
@@ -53,6 +54,17 @@ class DecoderConfig:
     @property
     def head_dim(self) -> int:
         return self.head_size or self.hidden_size // self.num_attention_heads
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of all layers' matrices."""
+        attention = (2 * self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim * self.hidden_size
+        return self.num_hidden_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def tail_weights(self) -> int:
+        """Weights of the last layer behind its attention."""
+        return self.hidden_size * (self.num_attention_heads * self.head_dim + 3 * self.intermediate_size)
 
     def window(self, layer: int) -> int | None:
         return self.windows[layer] if self.windows else None
@@ -137,13 +149,13 @@ class Layer(nn.Module):
         def together(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return torch.cat([pair_up(q, d) * scale, pair_up(k, d), v])
 
-        qkv = together(a.q_proj.weight, a.k_proj.weight, a.v_proj.weight) * self.input_layernorm.weight
+        qkv = together(matrix(a.q_proj), matrix(a.k_proj), matrix(a.v_proj)) * self.input_layernorm.weight
         biases = [x.bias for x in (a.q_proj, a.k_proj, a.v_proj) if x.bias is not None]
         bias = together(*biases).to(dtype) if biases else None
         after = self.post_attention_layernorm.weight
 
         def linear(x: Weight, norm: Tensor | None = None) -> Linear:
-            weight = x.weight if norm is None else x.weight * norm
+            weight = matrix(x) if norm is None else matrix(x) * norm
             return Linear(weight.to(dtype), None if x.bias is None else x.bias.to(dtype))
 
         return PackedLayer(Linear(qkv.to(dtype), bias), head_norm, linear(a.o_proj), linear(m.gate_proj, after),
@@ -159,15 +171,14 @@ class Backbone(nn.Module):
         self.norm = Weight(c.hidden_size)
 
 
-class Decoder(nn.Module):
+class Decoder(LanguageModel):
     """The model. `pack` then `hidden` and `logits` to compute; `rollout.cache` holds what generation needs beside it."""
 
     turn: Tensor
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.config = config
-        self.origin: PretrainedConfig | None = None  # the Hugging Face config that it was loaded with
+        self.config: DecoderConfig = config
         self.model = Backbone(config)
         if not config.tie_word_embeddings:
             self.lm_head = Weight(config.vocab_size, config.hidden_size)

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from outdo.errors import UserError, check
+from outdo.models import adapt
+from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig
+from outdo.models.fallback import Fallback
 from outdo.models.families import FAMILIES, decoder_config
 
 _FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
 )  # fmt: skip
-_INDEX = "model.safetensors.index.json"
+_INDEX, _GENERATION = "model.safetensors.index.json", "generation_config.json"
 
 
-def save(model: Decoder, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_bytes: int = 5 * 10**9) -> None:
-    """Write a folder that `transformers.AutoModelForCausalLM` and `AutoTokenizer` open. Weights in float32."""
+def save(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path, shard_bytes: int = 5 * 10**9) -> None:
+    """Write a folder that `transformers.AutoModelForCausalLM` and `AutoTokenizer` open. Weights in float32, adapters merged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    if model.generation is not None:
+        (folder / _GENERATION).write_text(model.generation)
+    if adapt.adapted(model):
+        adapt.save(model, folder / adapt.FOLDER, model.source)
+    weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in adapt.merged(model).items()}
+    if isinstance(model, Fallback):
+        with _quiet():
+            model.module.save_pretrained(folder, max_shard_size=shard_bytes,
+                                         state_dict={k.removeprefix("module."): v for k, v in weights.items()})
+        return
+    assert isinstance(model, Decoder)
     config = copy.deepcopy(model.origin) if model.origin is not None else _llama_config(model.config, tokenizer)
     config.dtype = "float32"
-    folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in model.state_dict().items()}
     save_torch_state_dict(weights, folder, max_shard_size=shard_bytes, metadata={"format": "pt"})
 
 
@@ -55,30 +75,68 @@ def load_config(folder: Path) -> PretrainedConfig:
     check(file.is_file(), f"checkpoint {str(folder)!r} has no config.json; give a folder in Hugging Face layout")
     try:
         data = json.loads(file.read_text())
-    except ValueError as e:
+    except (ValueError, OSError) as e:
         raise UserError(f"{str(file)!r} cannot be read ({e}); the checkpoint is damaged, use an earlier one") from None
+    check(isinstance(data, dict), f"{str(file)!r} is no table of settings; the checkpoint is damaged")
     family = data.get("model_type")
-    check(family in FAMILIES, f"checkpoint {str(folder)!r} is a {family!r}; supported: {', '.join(FAMILIES)}")
-    missing = [name for name in _FIELDS[:5] if data.get(name) is None]
+    missing = [name for name in _FIELDS[:5] if family in FAMILIES and data.get(name) is None]
     check(not missing, f"{str(file)!r} lacks {', '.join(missing)}; the checkpoint is damaged, use an earlier one")
+    check(family in transformers.models.auto.configuration_auto.CONFIG_MAPPING, f"checkpoint {str(folder)!r} is of model_type "
+          f"{family!r}, which transformers {transformers.__version__} does not know; use another model or a newer transformers")
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder)
-        return config
     except Exception as e:
         raise UserError(f"{str(file)!r} is no valid config ({type(e).__name__}: {e}); the checkpoint is damaged") from None
+    check(type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING, f"checkpoint {str(folder)!r} is a {family!r}, which is no "
+          "causal language model; outdo trains models that write text from left to right")
+    return config
 
 
-def load(folder: Path) -> Decoder:
-    """The model in folder, float32. Raises UserError if it cannot be read or does not fit its config."""
+def skeleton(folder: Path) -> LanguageModel:
+    """The model in folder without its weights, on the meta device. Raises UserError."""
     origin = load_config(folder)
-    model = Decoder(decoder_config(origin, str(folder)))
-    model.origin = origin
-    load_weights(model, folder)
+    fast = decoder_config(origin, str(folder)) if origin.model_type in FAMILIES else None
+    with torch.device("meta"):
+        return Decoder(fast) if fast else Fallback(AutoModelForCausalLM.from_config(origin))  # type: ignore[no-untyped-call]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in folder, chat template included. Raises UserError."""
+    load_config(folder)  # a damaged one would be taken for the tokenizer's fault
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        return tokenizer
+    except Exception as e:
+        raise UserError(f"checkpoint {str(folder)!r} has no tokenizer that can be read ({type(e).__name__}: {_first(e)}); copy "
+                        "tokenizer.json and tokenizer_config.json of its model into it") from None
+
+
+def load(folder: Path) -> LanguageModel:
+    """The model in folder, float32: the fast decoder, or transformers' own model for other families, said on stderr.
+
+    Raises UserError if it cannot be read or does not fit its config.
+    """
+    origin = load_config(folder)
+    if origin.model_type in FAMILIES:
+        model: LanguageModel = Decoder(decoder_config(origin, str(folder)))
+        model.origin = origin
+        load_weights(model, folder)
+    else:
+        _say_slower(origin.model_type)
+        model = Fallback(_foreign(folder))
+        model.verify(str(folder))
+    model.source, generation = str(folder.resolve()), folder / _GENERATION
+    model.generation = generation.read_text() if generation.is_file() else None
     return model
 
 
-def load_weights(model: Decoder, folder: Path) -> None:
-    """Read the weights into an existing model. Raises UserError; the model is then unchanged."""
+def load_weights(model: LanguageModel, folder: Path) -> None:
+    """Read what trained into an existing model: an adapter where it has one. Raises UserError; the model is then unchanged."""
+    if adapt.adapted(model):
+        return adapt.load(model, folder / adapt.FOLDER)
+    if isinstance(model, Fallback):
+        model.module.load_state_dict(_foreign(folder).state_dict())
+        return
     weights: dict[str, Tensor] = {}
     for file in _weight_files(folder):
         try:
@@ -90,6 +148,23 @@ def load_weights(model: Decoder, folder: Path) -> None:
     wrong = sorted(k for k, shape in want.items() if k not in weights or weights[k].shape != shape)
     check(not wrong, f"checkpoint {str(folder)!r} does not fit its config.json: {', '.join(wrong[:3])} missing or misshapen")
     model.load_state_dict({k: v.float() for k, v in weights.items()})
+
+
+def _foreign(folder: Path) -> transformers.PreTrainedModel:
+    """A model of a family that is not ours, by transformers, which would fill gaps with random numbers."""
+    for file in _weight_files(folder):
+        check(file.stat().st_size > 0, f"checkpoint file {str(file)!r} is empty; it is damaged, fetch it again")
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True,
+                                                               ignore_mismatched_sizes=True, output_loading_info=True)
+    except Exception as e:
+        raise UserError(f"checkpoint {str(folder)!r} cannot be read ({type(e).__name__}: {_first(e)}); it is damaged, use an "
+                        "earlier one") from None
+    module: transformers.PreTrainedModel = loaded[0]
+    wrong = sorted(str(k) for kind in ("missing_keys", "mismatched_keys") for k in loaded[1][kind])
+    check(not wrong, f"checkpoint {str(folder)!r} does not fit its config.json: {', '.join(wrong[:3])} missing or misshapen")
+    return module
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -106,3 +181,26 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [f.name for f in files if not f.is_file()]
     check(not missing, f"checkpoint {str(folder)!r} lacks {', '.join(missing[:3])}, which {_INDEX} names; fetch it again")
     return files
+
+
+@functools.cache
+def _say_slower(family: str) -> None:
+    print(f"outdo: {family} models run through transformers, which is the slower path; fast are {', '.join(FAMILIES)}",
+          file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and load reports."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _first(e: Exception) -> str:
+    return (str(e).strip().splitlines() or [""])[0]

@@ -128,7 +128,7 @@ def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
     judge = None if config.kind in ("pretrain", "sft") else (getattr(config, "judge", None) or recipe.judge)
     episodes = [e for e in _lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
     evaluations = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")]
-    out = Stage(name, config.kind, config.source, judge, colour, (at / "done.json").is_file(), None,
+    out = Stage(name, config.kind, recipe.parent(name), judge, colour, (at / "done.json").is_file(), None,
                 list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, episodes)
     return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
 

@@ -10,6 +10,7 @@ Shapes: R rows (active slots), K key-value heads, C new tokens per row, U capaci
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,12 @@ from torch import Tensor
 
 from outdo.machine import round_rows
 from outdo.models.attention import attend
+from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig, Packed
+from outdo.models.fallback import Fallback
 from outdo.models.ops import rms_normalize
+from outdo.rollout import fallback_cache
+from outdo.rollout.fallback_cache import KeyValues, Rereading
 
 _STRIDE_TOKENS = 16
 
@@ -70,7 +75,18 @@ def _round_up(tokens: int) -> int:
     return -(-tokens // _STRIDE_TOKENS) * _STRIDE_TOKENS
 
 
-def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
+AnyCache = KVCache | KeyValues | Rereading
+
+
+def allocate(model: LanguageModel, slots: int, tokens: int, dtype: torch.dtype) -> AnyCache:
+    """An empty cache for so many sequences of at first at most so many tokens."""
+    if isinstance(model, Fallback):
+        return fallback_cache.allocate(model, slots)
+    assert isinstance(model, Decoder)
+    return KVCache.allocate(model.config, slots, tokens, dtype, model.device)
+
+
+def forward_step(model: LanguageModel, packed: Any, cache: AnyCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
                  slots_R: Tensor | None = None) -> Tensor:
     """Add up to C tokens to each row and return the hidden states [R, D] of each row's last one, at column lasts_R.
 
@@ -79,6 +95,9 @@ def forward_step(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tens
     invisible to its own tokens and overwritten by the next ones.
     """
     R = len(tokens_RC)
+    if not isinstance(cache, KVCache):
+        return cache.step(packed, tokens_RC, starts_R, lasts_R, torch.arange(R) if slots_R is None else slots_R)
+    assert isinstance(model, Decoder)
     padding = round_rows(R) - R
     if padding:  # Rows that nobody reads: they write to slots behind the active ones, or to the spare slot.
         tokens_RC = F.pad(tokens_RC, (0, 0, 0, padding))

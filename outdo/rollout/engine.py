@@ -17,10 +17,10 @@ from torch import Tensor
 
 from outdo import randomness
 from outdo.errors import check
+from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.models.decoder import Decoder, Packed
 from outdo.models.flops import causal_attended, forward_flops
-from outdo.rollout.cache import KVCache, forward_step
+from outdo.rollout.cache import allocate, forward_step
 from outdo.rollout.sampler import sample
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory, Usage
 
@@ -85,11 +85,11 @@ class _Rows:
 class Engine:
     """Samples from one model. Call `load` after every change of its weights."""
 
-    def __init__(self, model: Decoder, dtype: torch.dtype, slots: int) -> None:
+    def __init__(self, model: LanguageModel, dtype: torch.dtype, slots: int) -> None:
         self.model, self.dtype, self.slots = model, dtype, slots
-        self.device = model.turn.device
+        self.device = model.device
         self.version = 0
-        self._packed: Packed | None = None
+        self._packed: Any = None
         self.critic: Critic | None = None
 
     @torch.no_grad()
@@ -129,12 +129,12 @@ class Engine:
 class _Run:
     """One call of `Engine.generate`: which row sits in which slot, and what it has cost."""
 
-    def __init__(self, engine: Engine, packed: Packed, rows: _Rows, sampling: Sampling, seed: int,
+    def __init__(self, engine: Engine, packed: Any, rows: _Rows, sampling: Sampling, seed: int,
                  environment: Environment | None) -> None:
         self.engine, self.packed, self.rows, self.sampling, self.environment = engine, packed, rows, sampling, environment
         longest = max((len(p.token_ids) for p in rows.prompts), default=0)
         self.slots = min(engine.slots, len(rows.length))
-        self.cache = KVCache.allocate(engine.model.config, self.slots, longest, engine.dtype, engine.device)
+        self.cache = allocate(engine.model, self.slots, longest, engine.dtype)
         self.active: IntArray = np.zeros(0, np.int64)  # active[slot] = row
         self.waiting = list(range(len(rows.prompts)))
         base = [randomness.key(seed, engine.version, p.id) for p in rows.prompts]

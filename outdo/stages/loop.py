@@ -27,8 +27,8 @@ from outdo.evaluate.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
+from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.models.decoder import Decoder
 from outdo.recipe import AnyStage, Plugin, Recipe, Rl
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
@@ -60,7 +60,7 @@ class Run:
 class Loop:
     """One stage at work."""
 
-    def __init__(self, run: Run, name: str, model: Decoder) -> None:
+    def __init__(self, run: Run, name: str, model: LanguageModel) -> None:
         self.run, self.name, self.model = run, name, model
         self.config: AnyStage = run.recipe.stage[name]
         self.task, self.seed = run.task, randomness.key(run.recipe.seed, name)

@@ -54,6 +54,10 @@ class Task(ABC):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer for models that start from random weights."""
 
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Text tasks take the tokenizer of the model that tries them; tasks with a vocabulary of their own keep theirs."""
+        del tokenizer
+
     @abstractmethod
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
         """Prompts number start .. start+n-1 of the endless stream (split, seed). Splits share no underlying item."""

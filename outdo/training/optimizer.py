@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from outdo.models.adapt import in_layers
 from outdo.recipe import OptimizerConfig
 from outdo.training.muon import Muon, flops
 
 
 def step_flops(model: nn.Module, config: OptimizerConfig) -> float:
     """Arithmetic of one step: Muon's matrix products. AdamW's few operations per weight are not counted."""
-    return sum(flops(*p.shape) for name, p in model.named_parameters() if _for_muon(name, p, config))
+    return sum(flops(*p.shape) for name, p in model.named_parameters() if p.requires_grad and _for_muon(name, p, config))
 
 
 def _for_muon(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
-    return config.kind == "muon" and parameter.dim() == 2 and ".layers." in name
+    return config.kind == "muon" and parameter.dim() == 2 and in_layers(name)
 
 
 class Optimizer:
@@ -29,13 +30,15 @@ class Optimizer:
         matrices: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            (matrices if _for_muon(name, parameter, config) else rest).append(parameter)
+            if parameter.requires_grad:
+                (matrices if _for_muon(name, parameter, config) else rest).append(parameter)
         self.flops = step_flops(model, config)
         rest += list(critic.parameters()) if critic is not None else []
         self._parts: list[tuple[torch.optim.Optimizer, float]] = []
-        adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
-                                  weight_decay=config.weight_decay, fused=True)
-        self._parts.append((adamw, config.lr))
+        if rest:
+            adamw = torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, eps=config.eps,
+                                      weight_decay=config.weight_decay, fused=True)
+            self._parts.append((adamw, config.lr))
         if matrices:
             self._parts.append((Muon(matrices, config.muon_lr, weight_decay=config.weight_decay), config.muon_lr))
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from outdo.machine import round_rows
+from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.models.decoder import Decoder
 from outdo.models.flops import update_flops
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
@@ -45,12 +45,12 @@ class NonFiniteError(RuntimeError):
 class Trainer:
     """A model, its optimiser and the number of steps they have taken."""
 
-    def __init__(self, model: Decoder, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
+    def __init__(self, model: LanguageModel, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
                  max_grad_norm: float = 1.0, temperature: float = 1.0, critic: Critic | None = None) -> None:
         self.model, self.optimizer, self.dtype = model, optimizer, dtype
         self.micro_tokens, self.max_grad_norm, self.temperature = micro_tokens, max_grad_norm, temperature
         self.critic = critic
-        self.parameters = [*model.parameters(), *(critic.parameters() if critic else ())]
+        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *(critic.parameters() if critic else ())]
         self.steps = 0
 
     def step(self, samples: Sequence[Sample], loss: Loss, lr_scale: float = 1.0) -> tuple[dict[str, float], Usage]:

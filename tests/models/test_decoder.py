@@ -249,7 +249,7 @@ def edit(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "gpt2"}, "gpt2"),
+        ({"model_type": "gpt2"}, "does not fit"),
         ({"hidden_size": 48, "head_dim": None}, "does not fit"),
         ({"num_hidden_layers": 3}, "does not fit"),
         ({"vocab_size": 30}, "does not fit"),

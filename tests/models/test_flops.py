@@ -21,7 +21,7 @@ from toys import config, decoder
 from outdo.models import decoder as decoder_module
 from outdo.models.attention import attend_causal, causal_bias
 from outdo.models.decoder import Decoder, DecoderConfig
-from outdo.models.flops import causal_attended, forward_flops, layer_weights, update_flops
+from outdo.models.flops import causal_attended, forward_flops, update_flops
 
 BLOCK = inspect.signature(attend_causal).parameters["block"].default
 SIZES = {
@@ -120,7 +120,7 @@ def test_update_is_three_times_forward(model: Decoder) -> None:
 
 def test_layer_weights_counts_the_matrices(model: Decoder) -> None:
     matrices = [p.numel() for name, p in model.named_parameters() if ".layers." in name and p.dim() == 2]
-    assert layer_weights(model.config) == sum(matrices)
+    assert model.config.layer_weights == sum(matrices)
 
 
 @pytest.mark.parametrize(("length", "start"), [(0, 0), (1, 0), (9, 0), (9, 4), (9, 9)])

@@ -1,0 +1,66 @@
+"""What a language model is to those who sample from it, train it and bill it: `Decoder` (fast) or `Fallback` (any other)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+
+class Sizes(Protocol):
+    """What is read off a model's config outside of the model."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def layer_weights(self) -> int:
+        """Weights that each cost two FLOPs per token that passes the layers."""
+    @property
+    def tail_weights(self) -> int:
+        """Those of them that meet only positions whose logits are wanted."""
+
+
+class LanguageModel(nn.Module, ABC):
+    """Parameters in float32, and how to compute with them: `pack`, then `hidden` and `logits`.
+
+    `rollout.cache` holds what generation needs beside it. Whatever has gone through `pack` is the same function of the
+    parameters for the sampler and for the trainer; there is no dropout.
+    """
+
+    config: Sizes
+    origin: PretrainedConfig | None = None  # the Hugging Face config that it was loaded with
+    source: str = ""  # the folder or hub id that it was loaded from: what an adapter names as its base
+    generation: str | None = None  # its generation_config.json: when to stop; goes out as it came in
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def pack(self, dtype: torch.dtype) -> Any:
+        """The compute weights, differentiable with respect to the parameters that train."""
+
+    @abstractmethod
+    def hidden(self, packed: Any, tokens_BT: Tensor, segments_BT: Tensor | None = None, wanted_N: Tensor | None = None) -> Tensor:
+        """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
+
+        segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
+        wanted_N: flat positions b * T + t; the result is then [N, D].
+        """
+
+    @abstractmethod
+    def logits(self, packed: Any, hidden: Tensor) -> Tensor:
+        """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
