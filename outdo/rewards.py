@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,20 +20,24 @@ _THINK = re.compile(r"<think>(?:(?!<think>).)*?</think>(?:(?!<think>).)*", re.DO
 
 
 def accuracy_reward(completions: Sequence[Said], solution: Sequence[str], **kwargs: Any) -> list[float | None]:
-    """1.0 where the LaTeX or boxed answer equals the solution mathematically, else 0.0; None where the solution is no maths.
+    """1.0 where the answer in LaTeX (boxed first) equals the solution, else 0.0; None where the solution is no maths.
 
-    Unlike TRL's, it also reads plain completions and numbers that are not LaTeX. Raises UserError without math_verify.
+    Equal as math_verify sees it. Unlike TRL's it also takes plain completions. Raises UserError without math_verify.
     """
     del kwargs
     try:
-        from math_verify import parse, verify
+        from latex2sympy2_extended import NormalizationConfig
+        from math_verify import LatexExtractionConfig, parse, verify
     except ImportError:
         raise UserError("accuracy_reward takes the package math-verify; install it: pip install 'outdo[llm]'") from None
+    for part in ("parser", "grader"):  # the judge limits the time of the whole call, so a warning that nothing does is noise
+        logging.getLogger(f"math_verify.{part}").setLevel(logging.ERROR)
+    latex = LatexExtractionConfig(normalization_config=NormalizationConfig(units=True), boxed_match_priority=0,
+                                  try_extract_without_anchor=False)
     out: list[float | None] = []
     for said, right in zip(completions, solution, strict=True):
-        # The judge limits the time of the whole call; math_verify's own alarms work on the main thread alone.
-        gold = parse(right, parsing_timeout=None) or parse(f"${right}$", parsing_timeout=None)
-        answer = parse(_text(said), parsing_timeout=None)
+        gold = parse(right, parsing_timeout=None)
+        answer = parse(_text(said), [latex], extraction_mode="first_match", parsing_timeout=None)
         out.append(float(verify(gold, answer, timeout_seconds=None)) if gold else None)
     return out
 
@@ -69,6 +74,12 @@ def get_repetition_penalty_reward(ngram_size: int = 3, max_penalty: float = -1.0
         return out
 
     return repetition_penalty
+
+
+def environment_reward(environment_reward: Sequence[float | None], **kwargs: Any) -> list[float | None]:
+    """What the environment's own get_reward() gave at the end of the episode (task dataset with an `environment`)."""
+    del kwargs
+    return list(environment_reward)
 
 
 def _text(said: Said) -> str:

@@ -106,8 +106,8 @@ class FunctionJudge(Judge):
         failed = [b for b in broken if isinstance(b, Broken)]
         limit = self.config.unscored_limit
         if len(broken) >= _FEW and len(failed) > limit * len(broken):
-            raise UserError(f"judge function could not score {len(failed)} of {len(broken)} samples (unscored_limit = {limit:g}); the "
-                            f"first: {failed[0]}; mend the function or the data")
+            raise UserError(f"judge function could not score {len(failed)} of {len(broken)} samples; the first: {failed[0]}; "
+                            f"mend the function or the data (unscored_limit = {limit:g})")
 
     def _values(self, reward: Reward, name: str, judged: Sequence[Trajectory], log: Log) -> list[Value]:
         """One function's value for each sample: in one call if it takes batches and does not raise, else one by one."""

@@ -42,13 +42,13 @@ class ReasoningGymJudge(Judge):
         return [self._one(t) for t in trajectories]
 
     def _one(self, t: Trajectory) -> Score:
-        if (no := unjudgeable(t, "item", "question", "completion")) is not None:
+        if (no := unjudgeable(t, "item", "question", "answer_tag", "completion")) is not None:
             return no
         item = t.info["item"]
         dataset, entry = _entry(json.dumps({k: item[k] for k in ("dataset", "size", "seed", "options")}), item["index"])
         if entry["question"] != t.info["question"]:
             return Score(None, "the item cannot be made again: it depends on PYTHONHASHSEED or on the library's version")
-        answer = extract(_text(t.info["completion"]), t.info.get("answer_tag"))
+        answer = extract(_text(t.info["completion"]), t.info["answer_tag"])
         if answer is None:
             return Score(0.0, f"no <{t.info['answer_tag']}>")
         marks = _marks(dataset, answer, entry)
@@ -68,9 +68,9 @@ def strict(name: str, answer: str, gold: str | None, marks: float) -> bool:
     return marks >= _FULL
 
 
-def extract(text: str, tag: str | None) -> str | None:
-    """What stands in the last pair of tags, or the whole text without a tag; None if there is no such pair."""
-    if tag is None:
+def extract(text: str, tag: str) -> str | None:
+    """What stands in the last pair of tags, or the whole text if tag is empty; None if there is no such pair."""
+    if not tag:
         return text.strip()
     found = re.findall(f"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", text, re.DOTALL)
     return str(found[-1]).strip() if found else None

@@ -1,31 +1,35 @@
 """Any table of prompts as a task: JSON lines, Parquet, CSV, a dataset of the hub, or rows given from Python.
 
 Column shapes as TRL users have them: `prompt` (a string, or messages), `messages` (the prompt ends before the last assistant
-turn), or `question`. All other columns go to the judge. Splits are decided by the prompt's text: no prompt is in two.
+turn), or `question`. All other columns go to the judge. Splits are decided by the prompt's text: no prompt is in two. With
+`tools` or an `environment` the model may call functions and goes on after their results, up to `max_turns` replies.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo import randomness
+from outdo import plugins, randomness
 from outdo.errors import UserError, check
+from outdo.tasks.base import Episodes
 from outdo.tasks.text import rows as reader
+from outdo.tasks.text import tools as tooling
 from outdo.tasks.text.chat import Messages
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
+from outdo.types import IntArray, Prompt
 
 _TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
 
 
 class Dataset(TextTask):
-    """Single-turn answers to the prompts of a table; the judge says how good they are."""
+    """Replies to the prompts of a table; the judge says how good they are."""
 
     name = "dataset"
     judge = "function"
@@ -36,21 +40,33 @@ class Dataset(TextTask):
         data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
         validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
         heldout: float = Field(default=0.15, ge=0, lt=1)
+        tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
+        environment: str | None = None  # a class with reset(**row), and typed methods as tools: "my_games.py:Wordle"
+        max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
+        max_tool_tokens: int = Field(default=256, ge=1)  # longer results are cut
 
     config: Config
 
-    def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
+                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Callable[[], Any] | None = None) -> None:
         c = config or self.Config()
         check(c.validation + c.heldout < 1, f"validation = {c.validation} and heldout = {c.heldout} leave nothing to train on")
         super().__init__(c)
         self._given = rows
+        self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
+        self._factory: Any = plugins.load(c.environment) if c.environment else environment_factory
+        if self._tools or self._factory:
+            self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
+        own = tooling.methods(self._factory()) if self._factory else {}
+        self._described = tooling.schemas({**self._tools, **own})
         self._pools: dict[str, list[dict[str, Any]]] = {}
         self._dropped: dict[str, tuple[int, int]] = {}  # split: (prompts longer than the limit, all)
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]], **options: Any) -> Self:
-        """A task over rows given from Python: a list of dicts, a datasets.Dataset, ..."""
-        return cls(cls.Config(**options), rows)
+    def of(cls, rows: Iterable[Mapping[str, Any]], tools: Sequence[Callable[..., Any]] = (),
+           environment_factory: Callable[[], Any] | None = None, **options: Any) -> Self:
+        """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
+        return cls(cls.Config(**options), rows, tools, environment_factory)
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
@@ -80,7 +96,7 @@ class Dataset(TextTask):
             rows = [r for r in self._rows if split_of(_text(r["prompt"]), c.validation, c.heldout) == split]
             longest = 0
             for row in rows:
-                row = {**row, "prompt": self.with_system(row["prompt"])}
+                row = self._shown(row)
                 tokens = len(self.encode(row["prompt"]))
                 longest = max(longest, tokens)
                 if tokens <= c.max_prompt_tokens:
@@ -92,6 +108,37 @@ class Dataset(TextTask):
                   f"{len(rows)} prompts of split {split!r}, the longest has {longest} tokens; raise task.max_prompt_tokens")
             self._pools[split], self._dropped[split] = kept, (dropped, len(rows))
         return self._pools[split]
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its prompt as the policy sees it: system message, tools, the environment's first words."""
+        prompt = self.with_system(row["prompt"])
+        if not self._described:
+            return {**row, "prompt": prompt}
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if self._factory:
+            said = tooling.begin(self._factory, row)[1]
+            messages = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{said}"}]
+            row = {**row, "asked": row["prompt"]}
+        return {**row, "prompt": tooling.introduce(self.tokenizer(), messages, self._described)}
+
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """See `TextTask.tool_schemas`."""
+        return self._described
+
+    def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
+        """See `Task.episodes`."""
+        if not self._described:
+            return super().episodes(prompts, seeds_R, opponent)
+        environments = []
+        for prompt in prompts if self._factory else ():
+            row = {**{k: v for k, v in prompt.row.items() if k != "asked"}, "prompt": prompt.row["asked"]}
+            environment, said = tooling.begin(self._factory, row)
+            same = str(prompt.row["prompt"][-1]["content"]).endswith(said)
+            check(same, f"environment {type(environment).__name__}: reset() said something else the second time for "
+                  f"{prompt.id}; draw its dice from a column, for example a seed")
+            environments.append(environment)
+        return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
+                                     self.config.max_tool_tokens)
 
     def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
         """See `TextTask.row`. Training goes round and round, in a new order each time; measuring takes each prompt once."""

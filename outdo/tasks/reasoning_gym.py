@@ -30,7 +30,7 @@ _WITHOUT = {"boxnet", "rush_hour"}  # no right answer is known at all; the score
 
 
 class ReasoningGym(TextTask):
-    """One question, one answer. The split `harder` has the options `harder` on top, for a look beyond what was trained.
+    """One question, one answer. Without a `system` of your own the model is told of the tags. The split `harder` has the options `harder` on top, for a look beyond what was trained.
 
     Which split a question belongs to is decided by its text, so no split shares a question with another, whatever the seeds.
     """
@@ -46,15 +46,17 @@ class ReasoningGym(TextTask):
         harder: dict[str, Any] = Field(default_factory=dict)  # options that the split `harder` changes; empty: no such split
         size: int = Field(default=20000, ge=1)  # how many items there are to draw from, all splits together
         seed: int = Field(default=0, ge=0)  # of the items; the run's own seed draws among them
-        answer_tag: str | None = "answer"  # the answer is what stands between <answer> and </answer>; None: the whole reply
+        answer_tag: str = "answer"  # the answer is what stands between <answer> and </answer>; empty: the whole reply
         chat: bool = True  # questions as the user's messages; false: as plain text
-        system: str | None = "Provide your final answer between <answer> and </answer> tags."
         max_new_tokens: int = Field(default=128, ge=1)
 
     config: Config
 
     def __init__(self, config: Config | None = None) -> None:
         c = config or self.Config()
+        if c.system is None and c.answer_tag:
+            tag = c.answer_tag
+            c = c.model_copy(update={"system": f"Provide your final answer between <{tag}> and </{tag}> tags."})
         super().__init__(c)
         self._sources = {"train": self._source(c.options)}
         if c.harder:
@@ -92,7 +94,7 @@ class ReasoningGym(TextTask):
     def answer(self, row: Mapping[str, Any]) -> str | None:
         """See `TextTask.answer`."""
         tag = self.config.answer_tag
-        return row["answer"] if tag is None or row["answer"] is None else f"<{tag}>{row['answer']}</{tag}>"
+        return row["answer"] if not tag or row["answer"] is None else f"<{tag}>{row['answer']}</{tag}>"
 
     def describe(self) -> str:
         """What the numbers depend on."""

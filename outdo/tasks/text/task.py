@@ -22,7 +22,7 @@ from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory
 class TextOptions(Options):
     """Options that all text tasks have."""
 
-    system: str | None = None  # a system message put before every prompt
+    system: str | None = None  # a system message put before every prompt; empty: none
     max_prompt_tokens: int = Field(default=512, ge=1)  # longer prompts are dropped and counted
     max_new_tokens: int = Field(default=256, ge=1)  # most tokens of one reply
 
@@ -85,7 +85,7 @@ class TextTask(Task):
 
     def with_system(self, prompt: str | Messages) -> str | Messages:
         """The prompt after the system message of the options, if there is one; a plain string becomes the user's words."""
-        if self.config.system is None:
+        if not self.config.system:
             return prompt
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         return [{"role": "system", "content": self.config.system}, *messages]
