@@ -53,12 +53,12 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     for name, scorer in scorers.items():
         columns[name] = np.array([np.nan if s.value is None else s.value for s in scorer(trajectories)], np.float64)
         usage += Usage(judge_calls=len(trajectories))
-    items = np.asarray(columns.pop(task.headline), np.float64)
+    items = np.asarray(columns[task.headline], np.float64)
     known = items[~np.isnan(items)]
     value, low, high, n = mean_interval(items)
     if np.isin(known, (0.0, 1.0)).all():
         low, high = wilson(float(known.sum()), len(known))
-    extra = {k: _mean(v) for k, v in columns.items()}
+    extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
     return Measurement(value, (low, high), n, items, extra, trajectories, usage)
 
 

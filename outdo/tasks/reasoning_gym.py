@@ -30,8 +30,9 @@ _WITHOUT = {"boxnet", "rush_hour"}  # no right answer is known at all; the score
 
 
 class ReasoningGym(TextTask):
-    """One question, one answer. Without a `system` of your own the model is told of the tags. The split `harder` has the options `harder` on top, for a look beyond what was trained.
+    """One question, one answer. Without a `system` of your own the model is told of the tags.
 
+    The split `harder` has the options `harder` on top of the others, for a look beyond what was trained on.
     Which split a question belongs to is decided by its text, so no split shares a question with another, whatever the seeds.
     """
 

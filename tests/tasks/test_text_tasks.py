@@ -192,7 +192,7 @@ def test_a_real_model_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     assert {t.finish for t in trajectories} == {Finish.STOP, Finish.LENGTH} and usage.episodes == 15
     m = measure(task, lambda prompts: (trajectories, Usage()), [], {"gold": judge.score})
     assert m.items.tolist() == [s.value for s in judge.score(trajectories)] and m.n == 15
-    assert set(m.extra) == {"finished", "tokens"}
+    assert set(m.extra) == {"finished", "tokens", "gold"} and m.extra["gold"] == m.value
     assert m.extra["finished"] == np.mean([t.finish == Finish.STOP for t in trajectories])
 
 
