@@ -51,18 +51,17 @@ class Task(ABC):
     headline: str = "win"  # the key of `metrics` that is the score; "gold": the gold judge's score is
     judge: str = "outcome"  # default training and gold judge
 
-    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the tokenizer of the model that will be tried, before prompts() is called. Tasks with words of their own
-        ignore it."""
-        del tokenizer
-
     def describe(self) -> str:
         """One line for the reader: what was taken from the data and what was left out. Empty: nothing to say."""
         return ""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The task's own tokenizer, for models that start from random weights, or the one that it was bound to."""
+        """The tokenizer for models that start from random weights."""
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Text tasks take the tokenizer of the model that tries them; tasks with a vocabulary of their own keep theirs."""
+        del tokenizer
 
     @abstractmethod
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
