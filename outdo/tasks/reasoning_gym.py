@@ -5,11 +5,13 @@ Judge: `reasoning_gym` (strict). An item's `metadata` can hold the solution, so 
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from outdo import randomness
 from outdo.errors import UserError, check
@@ -65,6 +67,7 @@ class ReasoningGym(TextTask):
             self._sources["harder"] = self._source({**c.options, **c.harder})
         self._datasets = {split: _create(source) for split, source in self._sources.items()}
         self.players = () if c.dataset in _WITHOUT else ("gold",)
+        self._measured: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}  # (split, seed): question: row
         self._dropped = self._drawn = 0
 
     def _source(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +75,17 @@ class ReasoningGym(TextTask):
         return {"dataset": c.dataset, "size": c.size, "seed": c.seed, "options": dict(options)}
 
     def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
-        """See `TextTask.row`: random draws among the split's items; the i-th depends on (split, seed, i) alone."""
+        """See `TextTask.row`: random draws among the split's items. Measuring takes each question once, training may repeat."""
+        if split == "train":
+            return self._draw(split, seed, number, ())
+        rows = self._measured.setdefault((split, seed), {})
+        while len(rows) <= number:
+            row = self._draw(split, seed, len(rows), rows)
+            rows[row["question"]] = row
+        return next(itertools.islice(rows.values(), number, None))
+
+    def _draw(self, split: str, seed: int, number: int, known: Collection[str]) -> dict[str, Any]:
+        """A question of the split that is not among the known ones. Raises UserError when none turns up."""
         c, kind = self.config, split if split == "harder" else "train"
         too_long = 0
         for attempt in range(_ATTEMPTS):
@@ -80,7 +93,7 @@ class ReasoningGym(TextTask):
             item = self._datasets[kind][index]
             question = str(item["question"])
             # Harder questions come from the measured share, so what was trained on is not among them either.
-            if split_of(question, _VALIDATION, _HELDOUT) != ("heldout" if split == "harder" else split):
+            if question in known or split_of(question, _VALIDATION, _HELDOUT) != ("heldout" if split == "harder" else split):
                 continue
             prompt = self.with_system([{"role": "user", "content": question}] if c.chat else question)
             self._drawn += 1
@@ -88,9 +101,15 @@ class ReasoningGym(TextTask):
                 return {"prompt": prompt, "question": question, "answer": _gold(c.dataset, item), "answer_tag": c.answer_tag,
                         "item": {**self._sources[kind], "index": index}}
             too_long, self._dropped = too_long + 1, self._dropped + 1
-        why = f"{too_long} questions of the split have more than max_prompt_tokens = {c.max_prompt_tokens} tokens; raise it"
-        raise UserError(f"{c.dataset}, split {split!r}: no question in {_ATTEMPTS} draws; " + (
-            why if too_long else "the options make too few different questions; let them vary more, or raise task.size"))
+        why = "let the options vary more, raise task.size, or set evaluation.prompts to no more than that"
+        if too_long:
+            why = f"{too_long} have more than max_prompt_tokens = {c.max_prompt_tokens} tokens; raise it"
+        raise UserError(f"{c.dataset}, split {split!r}: found {len(known)} different questions and no other in {_ATTEMPTS} draws; {why}")
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `Task.bind`."""
+        super().bind(tokenizer)
+        self._measured.clear()
 
     def answer(self, row: Mapping[str, Any]) -> str | None:
         """See `TextTask.answer`."""

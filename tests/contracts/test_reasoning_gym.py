@@ -95,14 +95,18 @@ def test_splits_share_no_question() -> None:
     task = make("chain_sum", harder={"min_terms": 5, "max_terms": 6})
     few = ReasoningGym(ReasoningGym.Config(options={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}))
     few.bind(real.tokenizer())
-    for t, enough in ((task, 200), (few, 20)):
-        seen = {s: {p.row["question"] for seed in (0, 1) for p in t.prompts(s, 200, seed)} for s in t.splits}
-        assert all(len(q) > enough for q in seen.values())
+    for t, n in ((task, 200), (few, 15)):
+        seen = {s: {p.row["question"] for seed in (0, 1) for p in t.prompts(s, n, seed)} for s in t.splits}
+        assert all(len(q) >= n for q in seen.values()), "measuring asks nothing twice"
         assert all(not seen[a] & seen[b] for a in seen for b in seen if a < b)
     terms = [p.row["question"].count(" + ") + p.row["question"].count(" - ") for p in task.prompts("harder", 20, 0)]
     assert min(terms) >= 4
     with pytest.raises(UserError, match="no such split"):
         few.prompts("harder", 1, 0)
+    with pytest.raises(UserError, match=r"found \d\d different questions and no other.*set evaluation.prompts"):
+        few.prompts("heldout", 200, 0)
+    want = [p.row for p in task.prompts("heldout", 30, 5)]
+    assert [p.row for start in (20, 0, 10) for p in task.prompts("heldout", 10, 5, start)] == [*want[20:], *want[:20]]
 
 
 def test_strict_by_hand() -> None:
