@@ -63,6 +63,23 @@ def make(package: str, plugin: Plugin, base: type[T]) -> T:
     return cast(T, kind(config))
 
 
+def load(what: str) -> Any:
+    """The object that `my_file.py:name` or `package.module:name` means: a reward function, a tool. Raises UserError."""
+    place, _, attribute = what.rpartition(":")
+    check(bool(place and attribute), f"{what!r} names no function; write my_file.py:name or package.module:name")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{what!r}: {place} cannot be imported ({type(e).__name__}: {e})") from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise UserError(f"{what!r}: {place} has no {attribute}{nearest(attribute, own)}")
+    return found
+
+
 def _from_file(path: Path) -> ModuleType:
     check(path.is_file(), f"plug-in file {str(path)!r} does not exist; give a path relative to the current folder")
     name = f"outdo_plugin_{path.stem}"

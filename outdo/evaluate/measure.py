@@ -46,19 +46,19 @@ class Measurement:
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
-    """Let `play` answer the prompts. scorers: judges whose mean is reported beside the task's metrics, by name."""
+    """Let `play` answer the prompts. scorers: judges whose scores stand beside the task's metrics, by name: the headline
+    may be one of them."""
     trajectories, usage = play(prompts)
-    metrics = task.metrics(trajectories)
-    items = np.asarray(metrics[task.headline], np.float64)
+    columns = dict(task.metrics(trajectories))
+    for name, scorer in scorers.items():
+        columns[name] = np.array([np.nan if s.value is None else s.value for s in scorer(trajectories)], np.float64)
+        usage += Usage(judge_calls=len(trajectories))
+    items = np.asarray(columns[task.headline], np.float64)
     known = items[~np.isnan(items)]
     value, low, high, n = mean_interval(items)
     if np.isin(known, (0.0, 1.0)).all():
         low, high = wilson(float(known.sum()), len(known))
-    extra = {k: _mean(v) for k, v in metrics.items() if k != task.headline}
-    for name, scorer in scorers.items():
-        scores = [s.value for s in scorer(trajectories)]
-        extra[name] = _mean(np.array([np.nan if v is None else v for v in scores]))
-        usage += Usage(judge_calls=len(scores))
+    extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
     return Measurement(value, (low, high), n, items, extra, trajectories, usage)
 
 

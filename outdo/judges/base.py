@@ -32,6 +32,14 @@ class Judge(ABC):
     def __init__(self, config: Options | None = None) -> None:
         self.config = config or self.Config()
 
+    def describe(self) -> str:
+        """One line for the reader about what scores here. Empty: the name says it."""
+        return ""
+
+    def logged(self) -> dict[str, float]:
+        """What the judge measured beside its scores since the last call, by name."""
+        return {}
+
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """One score per trajectory, in order."""

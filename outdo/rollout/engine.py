@@ -239,16 +239,15 @@ class _Run:
     def _end_turns(self, rows: IntArray) -> None:
         """Hand finished turns to the environment; whoever is done leaves the batch."""
         r, s = self.rows, self.sampling
-        if self.environment is None:
-            stopped = np.isin(r.tokens[rows, r.length[rows] - 1], s.stop_ids)
-            for row, stop in zip(rows, stopped, strict=True):
-                r.finish[row] = Finish.STOP if stop else Finish.LENGTH
-            self._retire(rows)
-            return
-        observations, done = self.environment.step(rows, r.replies(rows, s.turn_tokens))
-        r.append_observed(rows, observations)
-        for row in rows[done]:
-            r.finish[row] = Finish.DONE
+        stopped, done = np.isin(r.tokens[rows, r.length[rows] - 1], s.stop_ids), np.ones(len(rows), bool)
+        closed = np.zeros(len(rows), bool)  # where the environment had the last word
+        if self.environment is not None:
+            observations, done = self.environment.step(rows, r.replies(rows, s.turn_tokens))
+            closed |= (observations >= 0).any(1)
+            closed |= not s.stop_ids  # a policy that has no stop token never ends anything itself
+            r.append_observed(rows, observations)
+        for row, stop, close in zip(rows[done], stopped[done], closed[done], strict=True):
+            r.finish[row] = Finish.DONE if close else Finish.STOP if stop else Finish.LENGTH
         self._retire(rows[done | (r.length[rows] >= s.max_tokens)])
 
     def _retire(self, rows: IntArray) -> None:

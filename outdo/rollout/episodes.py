@@ -17,6 +17,7 @@ class Playable(Protocol):
 
     turn_tokens: int
     max_tokens: int
+    stop_ids: tuple[int, ...]
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Environment: ...
 
@@ -31,5 +32,5 @@ def rollout(engine: Engine, task: Playable, prompts: Sequence[Prompt], *, group_
     repeated = [p for p in prompts for _ in range(group_size)]
     luck = np.array([randomness.key(seed, "environment", p.id) for p in prompts], np.int64).repeat(group_size)
     environment = task.episodes(repeated, luck, opponent)
-    sampling = Sampling(temperature, task.turn_tokens, task.max_tokens)
+    sampling = Sampling(temperature, task.turn_tokens, task.max_tokens, task.stop_ids)
     return engine.generate(prompts, group_size, sampling, seed, environment, progress)

@@ -21,7 +21,7 @@ def reject(loop: Loop) -> None:
         samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for t in won]
         dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in won)
         usage += Usage(discarded_tokens=dropped)
-        metrics = {**describe(groups), "kept": float(len(won))}
+        metrics = {**describe(groups), **loop.judge.logged(), "kept": float(len(won))}
         for minibatch in minibatches(samples, config, loop.seed, step):
             trained, spent = loop.train(minibatch)
             usage += spent

@@ -25,7 +25,7 @@ def reinforce(loop: Loop) -> None:
         groups, usage = gather(loop, step)
         samples, discarded = credit(groups, loop.algorithm)
         usage += Usage(discarded_tokens=discarded)
-        metrics = describe(groups)
+        metrics = describe(groups) | loop.judge.logged()
         for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
             trained, spent = loop.train(minibatch)
             usage += spent

@@ -45,10 +45,15 @@ class Task(ABC):
     Config: ClassVar[type[Options]] = Options
     turn_tokens: int  # most tokens that the policy writes in one turn
     max_tokens: int  # longest whole trajectory, prompt included
+    stop_ids: tuple[int, ...] = ()  # tokens with which the policy ends its turn; empty: a turn is turn_tokens long
     opponents: tuple[str, ...] = ("none",)  # what the policy can be evaluated against; the first is the default
     players: tuple[str, ...] = ()  # reference players, for `play`
-    headline: str = "win"  # the key of `metrics` that is the score
+    headline: str = "win"  # the key of `metrics` that is the score; "gold": the gold judge's score is
     judge: str = "outcome"  # default training and gold judge
+
+    def describe(self) -> str:
+        """One line for the reader: what was taken from the data and what was left out. Empty: nothing to say."""
+        return ""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -74,7 +79,8 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, trajectories: Sequence[Trajectory]) -> Mapping[str, np.ndarray]:
-        """Per-trajectory measurements, each [n] float64, NaN where undefined. Must contain `self.headline` in [0, 1]."""
+        """Per-trajectory measurements, each [n] float64, NaN where undefined. Must contain `self.headline`,
+        in [0, 1], unless that is "gold"."""
 
     def player_flops(self, player: str) -> float:
         """Arithmetic of one move of a reference player, booked when its episodes train a model. Free unless told."""

@@ -1,4 +1,4 @@
-"""What every judge promises, for each file in outdo/judges/, on the games of every task's reference players.
+"""What every judge promises, for each file in outdo/judges/, on games of chess or, for judges of text, on replies.
 
 Run: .venv/bin/python -m pytest tests/contracts/test_judges.py   (about 5 s on one core)
 """
@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import real
 from pydantic import ValidationError
 
 from outdo import plugins
@@ -20,9 +21,17 @@ from outdo.tasks.base import Task
 from outdo.types import Finish, Trajectory
 
 NAMES = plugins.names("judges")
+OF_TEXT = {"function": {"functions": [f"{__file__}:exact"]}, "reasoning_gym": {}}  # judges of text, with the options to test
+
+
+def exact(completions, answer, **kwargs):  # type: ignore[no-untyped-def]
+    """A reward function in TRL's signature."""
+    pairs = zip(completions, answer, strict=True)
+    return [None if a is None else float(c[0]["content"] == f"<answer>{a}</answer>") for c, a in pairs]
 
 
 def make(name: str, **options: object) -> Judge:
+    options = {**OF_TEXT.get(name, {}), **options}
     return plugins.make("judges", Plugin(name=name, **options), Judge)  # type: ignore[type-abstract, arg-type]
 
 
@@ -32,15 +41,30 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 
 
 @pytest.fixture(scope="module")
-def games() -> list[Trajectory]:
-    """Good and bad games of every task, as different samples of their prompts."""
-    out: list[Trajectory] = []
-    for name in plugins.names("tasks"):
-        task: Task = plugins.make("tasks", Plugin(name=name), Task)  # type: ignore[type-abstract]
-        prompts = task.prompts("train", 12, seed=3)
-        for sample, (player, opponent) in enumerate((p, o) for p in task.players for o in task.opponents):
-            out += [replace(t, sample=sample) for t in task.play(player, prompts, np.arange(12), opponent)]
+def chess() -> list[Trajectory]:
+    """Good and bad games, as different samples of their prompts."""
+    task: Task = plugins.make("tasks", Plugin(name="chess_endgame"), Task)  # type: ignore[type-abstract]
+    prompts, out = task.prompts("train", 12, seed=3), []
+    for sample, (player, opponent) in enumerate((p, o) for p in task.players for o in task.opponents):
+        out += [replace(t, sample=sample) for t in task.play(player, prompts, np.arange(12), opponent)]
     return out
+
+
+@pytest.fixture(scope="module")
+def replies() -> list[Trajectory]:
+    """Right and wrong answers to questions, as different samples of their prompts."""
+    task: Task = plugins.make("tasks", Plugin(name="reasoning_gym"), Task)  # type: ignore[type-abstract]
+    task.bind(real.tokenizer())
+    right, out = task.play("gold", task.prompts("train", 12, seed=3), np.arange(12)), []
+    for sample, words in enumerate((None, "", "<answer></answer>", "<answer>1</answer>", "no")):
+        said = [{"role": "assistant", "content": words}]
+        out += [replace(t, sample=sample, info={**t.info, "completion": said} if words is not None else t.info) for t in right]
+    return out
+
+
+@pytest.fixture
+def games(judge: Judge, chess: list[Trajectory], replies: list[Trajectory]) -> list[Trajectory]:
+    return replies if judge.name in OF_TEXT else chess
 
 
 def values(judge: Judge, games: list[Trajectory]) -> list[float | None]:
@@ -91,9 +115,9 @@ def test_missing_facts_give_none_never_zero(judge: Judge, games: list[Trajectory
     assert all(reasons), "None without a reason"
 
 
-def test_which_judges_need_facts(games: list[Trajectory]) -> None:
+def test_which_judges_need_facts(chess: list[Trajectory]) -> None:
     """The test above is not vacuous: all judges but the coin need the task's facts."""
-    bare = [replace(g, info={}) for g in games]
+    bare = [replace(g, info={}) for g in chess]
     assert {n for n in NAMES if None not in values(make(n), bare)} == {"random_reward"}
 
 

@@ -228,7 +228,10 @@ def test_mask_marks_exactly_what_was_sampled(model: Decoder, asked: list[Prompt]
         assert ((t.logprobs < 0) == t.mask).all() and (t.logprobs[~t.mask] == 0).all()
         assert end == min(len(tokens), TURNS.max_tokens)
         assert t.info == {"turns": len(environment.replies[row])} and t.policy_version == 3
-        assert t.finish == (Finish.DONE if environment.left[row] == 0 else Finish.LENGTH)
+        ended = environment.left[row] == 0
+        spoke = ended and environment.observations[row][-1]
+        stopped = ended and environment.replies[row][-1][-1] in TURNS.stop_ids
+        assert t.finish == (Finish.DONE if spoke else Finish.STOP if stopped else Finish.LENGTH)
         cut += t.finish == Finish.LENGTH
     assert 0 < cut < len(got)
 

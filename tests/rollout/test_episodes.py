@@ -19,6 +19,7 @@ class Toy:
 
     turn_tokens = 4
     max_tokens = 40
+    stop_ids = ()
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], list[int], str | None]] = []

@@ -1,0 +1,187 @@
+"""Any table of prompts as a task: JSON lines, Parquet, CSV, a dataset of the hub, or rows given from Python.
+
+Column shapes as TRL users have them: `prompt` (a string, or messages), `messages` (the prompt ends before the last assistant
+turn), or `question`. All other columns go to the judge. Splits are decided by the prompt's text: no prompt is in two. With
+`tools` or an `environment` the model may call functions and goes on after their results, up to `max_turns` replies.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from outdo import plugins, randomness
+from outdo.errors import UserError, check
+from outdo.tasks.base import Episodes
+from outdo.tasks.text import rows as reader
+from outdo.tasks.text import tools as tooling
+from outdo.tasks.text.chat import Messages
+from outdo.tasks.text.task import TextOptions, TextTask, split_of
+from outdo.types import IntArray, Prompt
+
+_TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
+
+
+class Dataset(TextTask):
+    """Replies to the prompts of a table; the judge says how good they are."""
+
+    name = "dataset"
+    judge = "function"
+
+    class Config(TextOptions):
+        """Options of dataset."""
+
+        data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
+        validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
+        heldout: float = Field(default=0.15, ge=0, lt=1)
+        tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
+        environment: str | None = None  # a class with reset(**row), and typed methods as tools: "my_games.py:Wordle"
+        max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
+        max_tool_tokens: int = Field(default=256, ge=1)  # longer results are cut
+
+    config: Config
+
+    def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
+                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Callable[[], Any] | None = None) -> None:
+        c = config or self.Config()
+        check(c.validation + c.heldout < 1, f"validation = {c.validation} and heldout = {c.heldout} leave nothing to train on")
+        super().__init__(c)
+        self._given = rows
+        self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
+        self._factory: Any = plugins.load(c.environment) if c.environment else environment_factory
+        if self._tools or self._factory:
+            self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
+        own = tooling.methods(self._factory()) if self._factory else {}
+        self._described = tooling.schemas({**self._tools, **own})
+        self._pools: dict[str, list[dict[str, Any]]] = {}
+        self._dropped: dict[str, tuple[int, int]] = {}  # split: (prompts longer than the limit, all)
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], tools: Sequence[Callable[..., Any]] = (),
+           environment_factory: Callable[[], Any] | None = None, **options: Any) -> Self:
+        """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
+        return cls(cls.Config(**options), rows, tools, environment_factory)
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `Task.bind`."""
+        super().bind(tokenizer)
+        self._pools.clear()
+
+    @functools.cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        """All rows, each with its `prompt`."""
+        check(self._given is not None or bool(self.config.data), "task dataset has no data; set task.data = 'file.jsonl'")
+        rows = list(reader.load(self.config.data) if self._given is None else self._given)
+        name = self.config.data or "the dataset"
+        check(bool(rows), f"{name} is empty; it needs rows with a prompt")
+        return [self._columns(row, i, name) for i, row in enumerate(rows)]
+
+    def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
+        prompt = _prompt(row)
+        check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
+              f"question, and has {', '.join(row) or 'none'}")
+        columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
+        return json.loads(json.dumps({"prompt": prompt, **columns}, default=_plain))  # type: ignore[no-any-return]
+
+    def _pool(self, split: str) -> list[dict[str, Any]]:
+        """The split's rows whose prompts fit, in the order of the data."""
+        if split not in self._pools:
+            c, kept = self.config, []
+            rows = [r for r in self._rows if split_of(_text(r["prompt"]), c.validation, c.heldout) == split]
+            longest = 0
+            for row in rows:
+                row = self._shown(row)
+                tokens = len(self.encode(row["prompt"]))
+                longest = max(longest, tokens)
+                if tokens <= c.max_prompt_tokens:
+                    kept.append(row)
+            dropped = len(rows) - len(kept)
+            check(bool(rows), f"split {split!r} of {c.data or 'the dataset'} has none of the {len(self._rows)} rows; add rows, "
+                  "or change the shares task.validation and task.heldout")
+            check(dropped <= _TOO_MANY * len(rows), f"max_prompt_tokens = {c.max_prompt_tokens} leaves out {dropped} of the "
+                  f"{len(rows)} prompts of split {split!r}, the longest has {longest} tokens; raise task.max_prompt_tokens")
+            self._pools[split], self._dropped[split] = kept, (dropped, len(rows))
+        return self._pools[split]
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its prompt as the policy sees it: system message, tools, the environment's first words."""
+        prompt = self.with_system(row["prompt"])
+        if not self._described:
+            return {**row, "prompt": prompt}
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if self._factory:
+            said = tooling.begin(self._factory, row)[1]
+            messages = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{said}"}]
+            row = {**row, "asked": row["prompt"]}
+        return {**row, "prompt": tooling.introduce(self.tokenizer(), messages, self._described)}
+
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """See `TextTask.tool_schemas`."""
+        return self._described
+
+    def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
+        """See `Task.episodes`."""
+        if not self._described:
+            return super().episodes(prompts, seeds_R, opponent)
+        environments = []
+        for prompt in prompts if self._factory else ():
+            row = {**{k: v for k, v in prompt.row.items() if k != "asked"}, "prompt": prompt.row["asked"]}
+            environment, said = tooling.begin(self._factory, row)
+            same = str(prompt.row["prompt"][-1]["content"]).endswith(said)
+            check(same, f"environment {type(environment).__name__}: reset() said something else the second time for "
+                  f"{prompt.id}; draw its dice from a column, for example a seed")
+            environments.append(environment)
+        return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
+                                     self.config.max_tool_tokens)
+
+    def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
+        """See `TextTask.row`. Training goes round and round, in a new order each time; measuring takes each prompt once."""
+        pool = self._pool(split)
+        if split != "train" and number >= len(pool):
+            raise UserError(f"split {split!r} has {len(pool)} prompts, and measuring one twice would only pretend to know "
+                            f"more; set evaluation.prompts = {len(pool)} or less")
+        return pool[_order(len(pool), randomness.key(seed, split, number // len(pool)))[number % len(pool)]]
+
+    def describe(self) -> str:
+        """What each split holds, as far as it has been used."""
+        limit = f"longer than {self.config.max_prompt_tokens} tokens dropped"
+        parts = [f"{split} {total - dropped} prompts" + (f" ({dropped} {limit})" if dropped else "")
+                 for split, (dropped, total) in self._dropped.items()]
+        return f"{self.config.data or 'rows'}: {', '.join(parts)}" if parts else ""
+
+
+@functools.lru_cache(8)
+def _order(n: int, key: int) -> list[int]:
+    return [int(i) for i in randomness.permutation(n, key)]
+
+
+def _prompt(row: Mapping[str, Any]) -> str | Messages | None:
+    """The prompt in any of the shapes; None if the row has none of them."""
+    if row.get("prompt"):
+        return row["prompt"] if isinstance(row["prompt"], str) else [_message(m) for m in row["prompt"]]
+    if row.get("messages"):
+        messages = [_message(m) for m in row["messages"]]
+        asked = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
+        return messages[: asked[-1]] if asked else messages
+    return [{"role": "user", "content": str(row["question"])}] if row.get("question") else None
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the empty columns that Parquet adds where only some messages have a key."""
+    return {k: v for k, v in message.items() if v is not None}
+
+
+def _text(prompt: str | Messages) -> str:
+    """What decides the split: the words alone, however they are wrapped."""
+    return prompt if isinstance(prompt, str) else "\n".join(str(m.get("content")) for m in prompt if m.get("role") != "system")
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and scalars as lists and numbers, whatever else (dates, ...) as text."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

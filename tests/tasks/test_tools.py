@@ -1,0 +1,220 @@
+"""Conversations with tools and environments: what is observed never trains, what the policy wrote is never encoded again.
+
+Run: .venv/bin/python -m pytest tests/tasks/test_tools.py   (about 10 s on one core)
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import real
+from transformers import PreTrainedTokenizerBase
+
+from outdo import rewards
+from outdo.errors import UserError
+from outdo.judges.function import FunctionJudge
+from outdo.rollout.episodes import rollout
+from outdo.stages.imitation import demonstration
+from outdo.tasks.dataset import Dataset
+from outdo.tasks.text import chat, tools
+from outdo.types import Finish, Prompt, Trajectory
+
+END = 2  # <|im_end|>
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers.
+
+    Args:
+        a: The first number.
+        b: The second number.
+    """
+    return a * b
+
+
+def fail(reason: str) -> str:
+    """Fail.
+
+    Args:
+        reason: Why.
+    """
+    raise RuntimeError(reason)
+
+
+class Counter:
+    """An environment as TRL users write them: count up to the goal."""
+
+    def reset(self, goal: int, **kwargs: Any) -> str:
+        self.count, self.goal, self._secret = 0, goal, "s"
+        return f" The goal is {goal}."
+
+    def add(self, n: int) -> str:
+        """Add to the count.
+
+        Args:
+            n: How much.
+        """
+        self.count += n
+        return f"count is {self.count}"
+
+    def get_reward(self) -> float:
+        return float(self.count == self.goal)
+
+
+def call(name: str, **arguments: Any) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return real.tokenizer()
+
+
+def bound(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]] | None = None, **options: Any) -> Dataset:
+    rows = rows or [{"prompt": [{"role": "user", "content": "6*7?"}]}]
+    task = Dataset.of(rows, **{"validation": 0.0, "heldout": 0.0, "max_new_tokens": 96, "max_turns": 3, **options})
+    task.bind(tokenizer)
+    return task
+
+
+def converse(task: Dataset, prompt: Prompt, replies: Sequence[str],
+             stop: bool = True) -> tuple[list[int], list[bool], dict[str, Any]]:
+    """Token ids, mask and info of an episode in which the policy says this."""
+    tokenizer, episodes = task.tokenizer(), task.episodes([prompt], np.arange(1))
+    ids, mask = prompt.token_ids.tolist(), [False] * len(prompt.token_ids)
+    for i, said in enumerate(replies):
+        reply = [*chat.encode(tokenizer, said).tolist(), *[END] * stop]
+        padded = np.full((1, task.turn_tokens), -1)
+        padded[0, : len(reply)] = reply
+        observed, done = episodes.step(np.array([0]), padded)
+        ids += reply + observed[0].tolist()
+        mask += [True] * len(reply) + [False] * observed.shape[1]
+        assert done[0] == (i == len(replies) - 1), "over too soon or too late"
+    return ids, mask, episodes.info(0)
+
+
+def test_the_tokens_are_the_templates(tokenizer: PreTrainedTokenizerBase) -> None:
+    """The whole episode reads as the template would write the conversation; only the policy's words are sampled."""
+    task = bound(tokenizer, tools=[multiply])
+    (prompt,) = task.prompts("train", 1, 0)
+    said = [f"Let me see. {call('multiply', a=6, b=7)}", "It is 42."]
+    ids, mask, info = converse(task, prompt, said)
+    messages = [*prompt.row["prompt"], {"role": "assistant", "content": said[0]}, {"role": "tool", "content": "42"},
+                {"role": "assistant", "content": said[1]}]  # fmt: skip
+    assert tokenizer.decode(ids) + "\n" == tokenizer.apply_chat_template(messages, tokenize=False)
+    assert tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m]) == "".join(s + "<|im_end|>" for s in said)
+    assert '"name": "multiply"' in messages[0]["content"], "this template says nothing of tools, so the system message does"
+    assert info["completion"] == [
+        {"role": "assistant", "content": "Let me see.",
+         "tool_calls": [{"type": "function", "function": {"name": "multiply", "arguments": {"a": 6, "b": 7}}}]},
+        {"role": "tool", "name": "multiply", "content": "42"},
+        {"role": "assistant", "content": "It is 42."},
+    ]  # fmt: skip
+    assert (info["turns"], info["tool_errors"]) == (2, 0) and json.dumps(info)
+
+
+@pytest.mark.parametrize(
+    ("said", "want"),
+    [
+        (call("fail", reason="no luck"), "Error: RuntimeError: no luck"),
+        (call("divide", a=1), "Error: no tool is called 'divide'; there is multiply, fail"),
+        (call("multiply", a=1), "Error: TypeError"),
+        ("<tool_call>{not json</tool_call>", "Error: not a call in JSON"),
+        ('<tool_call>["multiply"]</tool_call>', "Error: not a call in JSON"),
+        ('<tool_call>{"name": "multiply", "arguments": 3}</tool_call>', "Error: name must be a string and arguments an object"),
+    ],
+)
+def test_what_goes_wrong_is_observed(tokenizer: PreTrainedTokenizerBase, said: str, want: str) -> None:
+    task = bound(tokenizer, tools=[multiply, fail])
+    _, _, info = converse(task, task.prompts("train", 1, 0)[0], [said, "Oh."])
+    assert info["completion"][1]["role"] == "tool" and info["completion"][1]["content"].startswith(want)
+    assert info["tool_errors"] == 1
+
+
+def test_ends(tokenizer: PreTrainedTokenizerBase) -> None:
+    """No call, a cut reply, or the last turn; two calls in one reply are answered together; long results are cut."""
+    task = bound(tokenizer, tools=[multiply], max_tool_tokens=3)
+    (prompt,) = task.prompts("train", 1, 0)
+    one = call("multiply", a=1, b=2)
+    assert len(converse(task, prompt, ["no"])[2]["completion"]) == 1
+    assert len(converse(task, prompt, [one], stop=False)[2]["completion"]) == 1, "half a turn calls nothing"
+    assert [m["role"] for m in converse(task, prompt, [one + one, one, one])[2]["completion"]] == [
+        "assistant", "tool", "tool", "assistant", "tool", "assistant", "tool"]  # fmt: skip
+    _, _, info = converse(task, prompt, [call("multiply", a=10**9, b=10**9), "."])
+    assert info["completion"][1]["content"] == "100"
+
+
+def test_environments(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"Count, {i}."}], "goal": i} for i in range(1, 5)]
+    task = bound(tokenizer, rows, environment_factory=Counter)
+    prompts = task.prompts("train", 4, 0)
+    assert all(p.row["prompt"][-1]["content"].endswith(f" The goal is {p.row['goal']}.") for p in prompts)
+    infos = [converse(task, p, [call("add", n=1), call("add", n=1), "done"])[2] for p in prompts]
+    assert [i["environment_reward"] for i in infos] == [float(i["goal"] == 2) for i in infos]
+    assert infos[0]["environment_state"] == {"count": 2, "goal": infos[0]["goal"]} and "asked" not in infos[0]
+    assert all(json.dumps(i) for i in infos)
+
+    def close(completions: list[Any], environments: list[Any], **kwargs: Any) -> list[float]:
+        return [-abs(e.count - e.goal) for e in environments]
+
+    games = [demo(i) for i in infos]
+    judge = FunctionJudge.of([rewards.environment_reward, close])
+    assert [s.value for s in judge.score(games)] == [float(g == 2) - abs(2 - g) for g in (i["goal"] for i in infos)]
+
+
+def demo(info: dict[str, Any]) -> Trajectory:
+    return Trajectory("p", 0, np.arange(2), np.array([False, True]), np.zeros(2, np.float32), 0, Finish.STOP, info)
+
+
+def test_bad_tools_and_environments(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Dice(Counter):
+        thrown = 0
+
+        def reset(self, **kwargs: Any) -> str:
+            Dice.thrown += 1
+            return str(Dice.thrown)
+
+    with pytest.raises(UserError, match="tool <lambda> cannot be described to the model"):
+        bound(tokenizer, tools=[lambda x: x])
+    task = bound(tokenizer, environment_factory=Dice)
+    with pytest.raises(UserError, match=r"environment Dice: reset\(\) said something else the second time"):
+        task.episodes(task.prompts("train", 1, 0), np.arange(1))
+    with pytest.raises(UserError, match=r"environment Counter: reset\(\*\*row\) raised TypeError"):
+        bound(tokenizer, environment_factory=Counter).prompts("train", 1, 0)
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = tokenizer.chat_template.replace("message['content']", "messages[-1]['content']")
+    assert rewriting.chat_template != tokenizer.chat_template
+    with pytest.raises(UserError, match="the chat template rewrites earlier turns"):
+        chat.between_turns(rewriting, [{"role": "tool", "content": "42"}], [])
+
+
+def test_a_real_rollout_trains_only_what_was_sampled(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the engine: sampled tokens train, tool tokens do not, and the finish says who ended it."""
+    # The tool answers every reply that was not cut, so that a small model has a conversation without knowing how to call.
+    monkeypatch.setattr(tools, "calls", lambda text: [("multiply", {"a": 6, "b": 7})])
+    task = bound(tokenizer, [{"prompt": [{"role": "user", "content": "Say yes."}]}], tools=[multiply], max_new_tokens=12)
+    trajectories, _ = rollout(real.engine(), task, task.prompts("train", 1, 0), group_size=8)
+    several = 0
+    for t in trajectories:
+        text = tokenizer.decode(t.token_ids)
+        results = [m for m in t.info["completion"] if m["role"] == "tool"]
+        replies = [m["content"] for m in t.info["completion"] if m["role"] == "assistant"]
+        assert text.count("<|im_start|>tool\n42<|im_end|>") == len(results)
+        sampled = tokenizer.decode(t.token_ids[t.mask])
+        assert "tool\n42" not in sampled and (t.logprobs[~t.mask] == 0).all()
+        spans = [tokenizer.decode(t.token_ids[a:b], skip_special_tokens=True) for a, b in runs(t.mask)]
+        assert spans == [tools._CALL.sub("", r) for r in spans] and len(spans) == len(replies)
+        assert t.finish == (Finish.DONE if len(results) == 3 else Finish.LENGTH)
+        assert (demonstration(t, "moves").mask == t.mask).all()
+        several += len(results) > 0
+    assert several, "no tool was ever called"
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
