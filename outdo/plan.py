@@ -81,7 +81,7 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     with torch.device("meta"):
         parameters = sum(p.numel() for p in Decoder(config).parameters())
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
-    typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
+    typical = _typical(task, [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts))
     stages = tuple(_stage(recipe, name, task, config, peak, typical, name in done) for name in recipe.order())
     return Plan(recipe.name, stages, parameters, peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
                 torch.get_num_threads(), _evaluation(recipe, task))
@@ -128,21 +128,22 @@ def _forward(c: DecoderConfig, length: Length) -> float:
     return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
 
 
-def _typical(task: Task, split: str) -> Length:
+def _typical(task: Task, split: str, n: int) -> Length:
     """An episode of the policy, whose skill nobody knows yet: the mean over the reference players."""
     if not task.players:
         half = task.max_tokens / 2
         return Length(half, half, causal_attended(round(half)))
-    lengths = [_length(task, player, split, task.opponents[0]) for player in task.players]
+    lengths = [_length(task, player, split, task.opponents[0], n) for player in task.players]
     return Length(*(float(np.mean([getattr(x, f) for x in lengths])) for f in ("tokens", "own", "attended")))
 
 
-def _length(task: Task, player: str, split: str, opponent: str) -> Length:
-    prompts = task.prompts(split, _SAMPLE, 0)
+def _length(task: Task, player: str, split: str, opponent: str, n: int = _SAMPLE) -> Length:
+    prompts = task.prompts(split, n, 0)
     luck = np.array([randomness.key(0, p.id) for p in prompts], np.int64)
     games = task.play(player, prompts, luck, opponent)
-    n = np.array([len(g.token_ids) for g in games], np.float64)
-    return Length(float(n.mean()), float(np.mean([g.mask.sum() for g in games])), float((n * (n + 1) / 2).mean()))
+    tokens = np.array([len(g.token_ids) for g in games], np.float64)
+    own = float(np.mean([g.mask.sum() for g in games]))
+    return Length(float(tokens.mean()), own, float((tokens * (tokens + 1) / 2).mean()))
 
 
 def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
