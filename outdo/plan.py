@@ -83,7 +83,7 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5)
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
-    typical = _typical(task, [*tried_on, recipe.evaluation.split][0])
+    typical = _typical(task, [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts))
     stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name, model in models.items())
     return Plan(recipe.name, stages, max(_plain(m) for m in models.values()), peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
                 torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
@@ -146,17 +146,17 @@ def _forward(c: Sizes, length: Length) -> float:
     return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
 
 
-def _typical(task: Task, split: str) -> Length:
+def _typical(task: Task, split: str, n: int) -> Length:
     """An episode of the policy, whose skill nobody knows yet: the mean over the reference players."""
     if not task.players:
         half = task.max_tokens / 2
         return Length(half, half, causal_attended(round(half)))
-    lengths = [_length(task, player, split, task.opponents[0]) for player in task.players]
+    lengths = [_length(task, player, split, task.opponents[0], n) for player in task.players]
     return Length(*(float(np.mean([getattr(x, f) for x in lengths])) for f in ("tokens", "own", "attended")))
 
 
-def _length(task: Task, player: str, split: str, opponent: str) -> Length:
-    prompts = task.prompts(split, _SAMPLE, 0)
+def _length(task: Task, player: str, split: str, opponent: str, n: int = _SAMPLE) -> Length:
+    prompts = task.prompts(split, n, 0)
     luck = np.array([randomness.key(0, p.id) for p in prompts], np.int64)
     games = task.play(player, prompts, luck, opponent)
     return _mean_length([len(g.token_ids) for g in games], [int(g.mask.sum()) for g in games])

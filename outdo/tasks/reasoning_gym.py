@@ -104,7 +104,8 @@ class ReasoningGym(TextTask):
         why = "let the options vary more, raise task.size, or set evaluation.prompts to no more than that"
         if too_long:
             why = f"{too_long} have more than max_prompt_tokens = {c.max_prompt_tokens} tokens; raise it"
-        raise UserError(f"{c.dataset}, split {split!r}: found {len(known)} different questions and no other in {_ATTEMPTS} draws; {why}")
+        raise UserError(f"{c.dataset}, split {split!r}: found {len(known)} different questions and no other in {_ATTEMPTS} "
+                        f"draws; {why}")
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
