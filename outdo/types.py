@@ -1,6 +1,6 @@
 """The nouns of outdo: frozen records that flow from task to weights. Imports nothing of ours.
 
-    task -> Prompt -> engine -> Trajectory -> judge -> Score -> Group -> algorithm -> Sample -> batch -> step -> weights
+    task -> Prompt -> engine -> Trajectory -> judge -> Score -> Group -> algorithm -> Sample -> TokenBatch -> step -> weights
 
 Shape legend, used in names throughout the project: P prompts, G samples per group, R rows, T tokens, B batch rows,
 L layers, H heads, D width, V vocabulary. Units are suffixes: _tokens, _s, _flops, _bytes.
@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # recipes are read and refused without torch
+    from torch import Tensor
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
@@ -103,6 +106,19 @@ class Sample:
         lengths = {len(self.token_ids), len(self.mask), len(self.advantages), len(self.logprobs)}
         assert len(lengths) == 1, "sample arrays differ in length"
         assert not self.mask[0], "the first token has nothing before it to be predicted from"
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The trained tokens of a micro-batch, flat: N tokens, all float32, nothing masked left inside.
+
+    Example, two sequences with 2 and 1 trained tokens: logprobs [-0.1, -2.3, -0.7], sequence [0, 0, 1].
+    """
+
+    logprobs: Tensor  # [N] under the current weights, with gradient
+    old_logprobs: Tensor  # [N] under the sampling policy
+    advantages: Tensor  # [N]
+    sequence: Tensor  # [N] int64, which sequence of the micro-batch a token belongs to
 
 
 @dataclass(frozen=True)

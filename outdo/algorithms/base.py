@@ -8,32 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from outdo.types import FloatArray
+from outdo.types import FloatArray, TokenBatch
 
 
 class Options(BaseModel):
     """Base of every algorithm's nested Config: typed, frozen, misspelt keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """The trained tokens of a micro-batch, flat: N tokens, all float32, nothing masked left inside.
-
-    Example, two sequences with 2 and 1 trained tokens: logprobs [-0.1, -2.3, -0.7], sequence [0, 0, 1].
-    """
-
-    logprobs: Tensor  # [N] under the current weights, with gradient
-    old_logprobs: Tensor  # [N] under the sampling policy
-    advantages: Tensor  # [N]
-    sequence: Tensor  # [N] int64, which sequence of the micro-batch a token belongs to
 
 
 class Algorithm(ABC):

@@ -19,7 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from outdo.algorithms.base import Algorithm, Options, TokenBatch
+from outdo.algorithms.base import Algorithm, Options
+from outdo.types import TokenBatch
 
 _SAME = 1e-8  # rewards of a group closer together than this carry no signal
 

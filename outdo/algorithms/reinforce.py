@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from outdo.algorithms.base import Algorithm, TokenBatch
+from outdo.algorithms.base import Algorithm
 from outdo.algorithms.grpo import centred
+from outdo.types import TokenBatch
 
 
 class Reinforce(Algorithm):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from outdo.algorithms.base import Algorithm, TokenBatch
+from outdo.algorithms.base import Algorithm
+from outdo.types import TokenBatch
 
 
 class Sft(Algorithm):

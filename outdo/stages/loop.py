@@ -108,9 +108,8 @@ class Loop:
     def train(self, samples: Sequence[Sample]) -> tuple[dict[str, float], Usage]:
         """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
         began = time.perf_counter()
-        loss: Any = self.algorithm.loss  # its TokenBatch is the trainer's TrainedTokens, under another name
         try:
-            return self.trainer.step(samples, loss, self.lr_scale)
+            return self.trainer.step(samples, self.algorithm.loss, self.lr_scale)
         except NonFiniteError as e:
             kept = self.folder / f"nonfinite_step_{self._step}.jsonl"
             files.write_text(kept, "".join(_sample_line(s) for s in e.samples))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,22 +15,12 @@ from outdo.models.critic import Critic
 from outdo.models.flops import update_flops
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
-from outdo.types import Sample, Usage
+from outdo.types import Sample, TokenBatch, Usage
 
 _VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
 
 
-@dataclass(frozen=True)
-class TrainedTokens:
-    """The trained tokens of one micro-batch, flat [N]; the shape that `algorithms.base.TokenBatch` describes."""
-
-    logprobs: Tensor
-    old_logprobs: Tensor
-    advantages: Tensor
-    sequence: Tensor
-
-
-Loss = Callable[[TrainedTokens, int], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[TokenBatch, int], tuple[Tensor, dict[str, Tensor]]]
 
 
 class NonFiniteError(RuntimeError):
@@ -85,7 +74,7 @@ class Trainer:
 
     def _backward(self, batch: MicroBatch, loss: Loss, total: int) -> tuple[float, dict[str, Tensor]]:
         logprobs, values = self.forward(batch)
-        value, metrics = loss(TrainedTokens(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), total)
+        value, metrics = loss(TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), total)
         metrics = {**metrics, "logprob_gap": (logprobs.detach() - batch.old_logprobs_N).abs().sum()}
         if values is not None:
             errors = (values - batch.returns_N).square().sum()

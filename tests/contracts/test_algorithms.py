@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from outdo import plugins
-from outdo.algorithms.base import Algorithm, TokenBatch
+from outdo.algorithms.base import Algorithm
 from outdo.algorithms.grpo import Grpo
 from outdo.algorithms.reinforce import Reinforce
 from outdo.recipe import Plugin
+from outdo.types import TokenBatch
 
 NAMES = plugins.names("algorithms")
 
