@@ -151,6 +151,7 @@ class Evaluation(Table):
 
     prompts: int = Field(default=1000, ge=1)
     split: str = "heldout"
+    samples: int = Field(default=1, ge=1)  # answers per prompt when sampling; from 4 on with pass@4, from 16 on with pass@16
     points: int = Field(default=6, ge=1)  # along each stage, at equal shares of its budget; the last is its end
     opponents: tuple[str, ...] = ()  # at the end of each stage; empty: all that the task has
     players: tuple[str, ...] = ()  # reference players; empty: all that the task has

@@ -118,7 +118,8 @@ def measurements(opened: Opened, opponents: Sequence[str], decodes: Sequence[str
         for decode in decodes:
 
             def play(prompts: Sequence[Prompt], o: str = opponent, d: str = decode) -> tuple[list[Trajectory], Usage]:
-                return rollout(opened.engine, task, prompts, temperature=DECODES[d], opponent=o, seed=1 + seed,
+                return rollout(opened.engine, task, prompts, group_size=e.samples if DECODES[d] else 1,
+                               temperature=DECODES[d], opponent=o, seed=1 + seed,
                                progress=lambda done, of: progress(f"{d} vs {o}", done, of))
 
             m: Measurement = measure(task, play, prompts, {"gold": opened.gold.score})

@@ -88,6 +88,7 @@ def check_recipe(recipe: Recipe) -> Task:
 
             plugins.make("algorithms", stage.algorithm, Algorithm)  # type: ignore[type-abstract]
     e = recipe.evaluation
+    check(e.samples <= recipe.slots, f"evaluation.samples = {e.samples} does not fit into slots = {recipe.slots}; raise slots")
     _check_known("evaluation.opponents", e.opponents, task.opponents, task)
     _check_known("evaluation.players", e.players, task.players, task)
     tokenizer = tokenizer_of(task, roots(recipe).values())

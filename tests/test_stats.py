@@ -5,6 +5,7 @@ Run: .venv/bin/python -m pytest tests/test_stats.py   (about 8 s on one core)
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from toys import SMALL, decoder
 
 from outdo.evaluate.judging import recognises_wins
 from outdo.evaluate.measure import measure
-from outdo.evaluate.stats import Difference, hierarchical_interval, mean_interval, paired_difference, wilson
+from outdo.evaluate.stats import Difference, hierarchical_interval, mean_interval, paired_difference, pass_at_k, wilson
 from outdo.types import Finish, Prompt, Score, Trajectory, Usage
 
 # --- intervals ------------------------------------------------------------------------------------------------------
@@ -212,3 +213,28 @@ def test_measurement_of_graded_scores_has_a_normal_interval() -> None:
     prompts = [Prompt(str(i), np.zeros(2, np.int64)) for i in range(3)]
     m = measure(Graded(win=[0.2, 0.4, 0.9]), played, prompts, {})
     assert (m.value, *m.ci95, m.n) == pytest.approx(mean_interval([0.2, 0.4, 0.9]))
+
+
+def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_that_hold_a_right_one() -> None:
+    rng = np.random.default_rng(0)
+    scores = (rng.random((20, 7)) < 0.3).astype(float)
+    scores[0], scores[1] = 0, 1
+    for k in (1, 2, 4, 7):
+        want = [np.mean([max(c) for c in itertools.combinations(row, k)]) for row in scores]
+        assert pass_at_k(scores, k) == pytest.approx(want, abs=1e-12)
+    scores[2, :5] = np.nan
+    assert np.isnan(pass_at_k(scores, 4)[2]) and not np.isnan(pass_at_k(scores, 2)[2]), "two answers say nothing about four"
+    assert pass_at_k([[0.5, 0.9, 1.0]], 1) == pytest.approx([1 / 3]), "solved means full marks"
+
+
+def test_measurement_of_several_answers_counts_prompts() -> None:
+    prompts = [Prompt(str(i), np.zeros(2, np.int64)) for i in range(3)]
+    answers = [1, 0, 0, 0, 1, 1, np.nan, 1, 0, 0, 0, 0]
+
+    def four(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
+        return played([p for p in prompts for _ in range(4)])
+
+    m = measure(Graded(win=answers), four, prompts, {})
+    assert m.items == pytest.approx([0.25, 1.0, 0.0]) and m.n == 3 and len(m.answers) == 12
+    assert (m.value, *m.ci95) == pytest.approx(mean_interval([0.25, 1.0, 0.0])[:3]), "answers to one prompt are no new evidence"
+    assert m.extra == {"pass@1": pytest.approx((0.25 + 1 + 0) / 3), "pass@4": pytest.approx(0.5)}

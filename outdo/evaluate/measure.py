@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from outdo.evaluate.stats import mean_interval, wilson
+from outdo.evaluate.stats import mean_interval, pass_at_k, wilson
 from outdo.types import Prompt, Score, Trajectory, Usage
 
 
@@ -35,6 +35,7 @@ class Measurement:
     ci95: tuple[float, float]
     n: int
     items: np.ndarray  # [n] the headline per prompt, NaN where it could not be measured
+    answers: np.ndarray  # the headline per trajectory
     extra: dict[str, float | None]  # means of the task's other metrics, None where undefined everywhere
     trajectories: list[Trajectory]
     usage: Usage
@@ -46,20 +47,35 @@ class Measurement:
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
-    """Let `play` answer the prompts. scorers: judges whose scores stand beside the task's metrics, by name: the headline
-    may be one of them."""
+    """Let `play` answer the prompts, each as often as the others, answers to one prompt side by side.
+
+    scorers: judges whose scores stand beside the task's metrics, by name: the headline may be one of them. With several
+    answers a prompt counts with their mean, and `extra` has pass@k for k = 1, 4, 16, ... up to their number: the share of
+    prompts that k answers solve, where solved means a headline of 1.
+    """
     trajectories, usage = play(prompts)
     columns = dict(task.metrics(trajectories))
     for name, scorer in scorers.items():
         columns[name] = np.array([np.nan if s.value is None else s.value for s in scorer(trajectories)], np.float64)
         usage += Usage(judge_calls=len(trajectories))
-    items = np.asarray(columns[task.headline], np.float64)
+    answers_PK = np.asarray(columns[task.headline], np.float64).reshape(len(prompts), -1)
+    items = _row_means(answers_PK)
     known = items[~np.isnan(items)]
     value, low, high, n = mean_interval(items)
     if np.isin(known, (0.0, 1.0)).all():
         low, high = wilson(float(known.sum()), len(known))
     extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
-    return Measurement(value, (low, high), n, items, extra, trajectories, usage)
+    K = answers_PK.shape[1]
+    if K > 1:
+        extra |= {f"pass@{k}": _mean(pass_at_k(answers_PK, k)) for k in (1, 4, 16, 64, 256) if k <= K}
+    return Measurement(value, (low, high), n, items, answers_PK.ravel(), extra, trajectories, usage)
+
+
+def _row_means(values_PK: np.ndarray) -> np.ndarray:
+    """Means of the values that are not NaN [P]; NaN where there are none."""
+    known = ~np.isnan(values_PK)
+    sums, counts = np.where(known, values_PK, 0.0).sum(1), known.sum(1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _mean(values: np.ndarray) -> float | None:

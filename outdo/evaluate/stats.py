@@ -31,6 +31,19 @@ def mean_interval(values: ArrayLike) -> tuple[float, float, float, int]:
     return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x)
 
 
+def pass_at_k(scores_PK: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Chance that the best of k answers scores 1, without bias from the K >= k that were given (Chen et al., 2107.03374). [P]
+
+    NaN for a prompt with fewer than k scored answers.
+    """
+    x = np.asarray(scores_PK, np.float64)
+    n, right = (~np.isnan(x)).sum(1), (x == 1.0).sum(1)
+    fail = np.ones(len(x))
+    for i in range(k):  # the i-th answer drawn without replacement is a wrong one, too
+        fail *= np.clip(n - right - i, 0, None) / np.maximum(n - i, 1)
+    return np.where(n >= k, 1.0 - fail, np.nan)
+
+
 @dataclass(frozen=True)
 class Difference:
     """a - b on the same items. Example: value 0.62, ci95 (0.58, 0.66), n 1000 items, seeds 3."""

@@ -177,8 +177,11 @@ class Loop:
         self.run.show(self.name, 1.0, "")
 
     def _play(self, temperature: float, opponent: str) -> Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]:
+        samples = self.run.recipe.evaluation.samples if temperature else 1
+
         def play(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
-            return rollout(self.engine, self.task, prompts, temperature=temperature, opponent=opponent, seed=1)
+            return rollout(self.engine, self.task, prompts, group_size=samples, temperature=temperature,
+                           opponent=opponent, seed=1)
 
         return play
 
@@ -206,7 +209,7 @@ class Loop:
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""
         kept = self.run.recipe.evaluation.rollouts_kept
-        order = np.argsort(-np.nan_to_num(m.items), kind="stable")
+        order = np.argsort(-np.nan_to_num(m.answers), kind="stable")
         chosen = [m.trajectories[i] for i in dict.fromkeys([*order[: kept // 2], *order[::-1][: kept // 2]])]
         for t, s, g in zip(chosen, self.judge.score(chosen), self.run.gold.score(chosen), strict=True):
             files.append_line(self.folder / "rollouts.jsonl", {

@@ -190,9 +190,9 @@ def test_a_real_model_answers(tokenizer: PreTrainedTokenizerBase) -> None:
         assert (len(sampled) == 10) if t.finish == Finish.LENGTH else len(sampled) <= 10
         assert json.loads(json.dumps(dict(t.info))) == dict(t.info) and t.info["word"] in t.info["prompt"][0]["content"]
     assert {t.finish for t in trajectories} == {Finish.STOP, Finish.LENGTH} and usage.episodes == 15
-    m = measure(task, lambda prompts: (trajectories, Usage()), [], {"gold": judge.score})
-    assert m.items.tolist() == [s.value for s in judge.score(trajectories)] and m.n == 15
-    assert set(m.extra) == {"finished", "tokens", "gold"} and m.extra["gold"] == m.value
+    m = measure(task, lambda prompts: (trajectories, Usage()), task.prompts("train", 5, 0), {"gold": judge.score})
+    assert m.answers.tolist() == [s.value for s in judge.score(trajectories)] and m.n == 5
+    assert set(m.extra) == {"finished", "tokens", "gold", "pass@1"} and m.extra["gold"] == m.value == m.extra["pass@1"]
     assert m.extra["finished"] == np.mean([t.finish == Finish.STOP for t in trajectories])
 
 
