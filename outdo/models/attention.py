@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from outdo.models.ops import turn_pairs
+from outdo.models.ops import apply, turn_pairs, turned_pairs
 
 
 def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None) -> Tensor:
@@ -37,8 +37,9 @@ class _SplitHeads(torch.autograd.Function):
         split = x.view(B, T, heads + 2 * kv_heads, -1)
         ctx.save_for_backward(turn)
         q, k, v = (x.new_empty(B, n, T, split.shape[3]) for n in (heads, kv_heads, kv_heads))
-        turn_pairs(split[:, :, :heads], turn, q.transpose(1, 2))
-        turn_pairs(split[:, :, heads : heads + kv_heads], turn, k.transpose(1, 2))
+        turned = turned_pairs(split[:, :, : heads + kv_heads], turn)
+        q.copy_(turned[:, :, :heads].transpose(1, 2))
+        k.copy_(turned[:, :, heads:].transpose(1, 2))
         v.copy_(split[:, :, heads + kv_heads :].transpose(1, 2))
         return q, k, v
 
@@ -59,14 +60,14 @@ def split_heads(x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Ten
 
     turn: complex64 [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions. All results are contiguous.
     """
-    out: tuple[Tensor, Tensor, Tensor] = _SplitHeads.apply(x, turn, heads, kv_heads)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor, Tensor] = apply(_SplitHeads, x, turn, heads, kv_heads)
     return out
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor, groups: int) -> Tensor:
     """q [B * K, groups * T, d], k [B * K, U, d], bias [T, U] or [B, T, U] -> q k' + bias [B * K, groups * T, U]."""
     if bias.dim() == 2:
-        return torch.baddbmm(bias.repeat(groups, 1) if groups > 1 else bias, q, k.transpose(1, 2))
+        return torch.baddbmm(bias.repeat(groups, 1) if groups > 1 and len(bias) > 1 else bias, q, k.transpose(1, 2))
     scores = torch.bmm(q, k.transpose(1, 2))
     B, T, U = bias.shape
     scores.view(B, -1, T, U).add_(bias[:, None])  # in place: spread over the heads first, the bias would be as large

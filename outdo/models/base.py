@@ -53,6 +53,10 @@ class LanguageModel(nn.Module, ABC):
     def pack(self, dtype: torch.dtype) -> Any:
         """The compute weights, differentiable with respect to the parameters that train."""
 
+    def pack_to_sample(self, dtype: torch.dtype) -> Any:
+        """The compute weights once per policy version, for products of few rows. No gradient; call it without."""
+        return self.pack(dtype)
+
     @abstractmethod
     def hidden(self, packed: Any, tokens_BT: Tensor, segments_BT: Tensor | None = None, wanted_N: Tensor | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
@@ -64,3 +68,8 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, packed: Any, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
+
+    def logprobs(self, packed: Any, hidden: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
+        """hidden [N, D] -> float32 log-probabilities [N] of the targets under softmax(logits / temperature), with gradient."""
+        logits = self.logits(packed, hidden) / temperature
+        return torch.log_softmax(logits, dim=-1).gather(1, targets_N[:, None]).squeeze(1)

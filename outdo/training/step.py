@@ -103,8 +103,7 @@ class Trainer:
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
         hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts)
-        logits = self.model.logits(packed, hidden) / self.temperature
-        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
+        logprobs = self.model.logprobs(packed, hidden, targets, self.temperature)[:N]
         return logprobs, None if self.critic is None else self.critic(hidden)[:N]
 
     def _cost(self, batch: MicroBatch) -> Usage:
