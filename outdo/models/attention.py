@@ -13,20 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from outdo.models.base import Prompts
 from outdo.models.ops import apply, turn_pairs, turned_pairs
 
 
-def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None) -> Tensor:
+def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None,
+                prompts: Prompts | None = None) -> Tensor:
     """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments.
 
-    window: a query sees at most so many keys, itself and the ones before it.
+    window: a query sees at most so many keys, itself and the ones before it. prompts: segments that go on from another.
     """
     T = tokens_BT.shape[1]
     hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
-    if window is not None:
+    if window is not None and prompts is None:
         hidden |= torch.ones_like(hidden).tril_(-window)
     if segments_BT is not None:
-        hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
+        others = segments_BT[:, :, None] != segments_BT[:, None, :]
+        if prompts is not None:
+            others &= prompts.parents_BT[:, :, None] != segments_BT[:, None, :]
+            if window is not None:
+                others |= prompts.positions_BT[:, :, None] - prompts.positions_BT[:, None, :] >= window
+        hidden = hidden | others
     return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
 
 

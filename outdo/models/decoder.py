@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from outdo.models.adapt import matrix
 from outdo.models.attention import attend_causal, causal_bias, split_heads
-from outdo.models.base import LanguageModel
+from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
 from outdo.models.ops import linear, prepack, rms_normalize, swiglu
 
@@ -180,6 +180,7 @@ class Decoder(LanguageModel):
     """The model. `pack` then `hidden` and `logits` to compute; `rollout.cache` holds what generation needs beside it."""
 
     turn: Tensor
+    shares_prompts = True
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -217,15 +218,17 @@ class Decoder(LanguageModel):
         return Packed(packed.embed, layers, prepack(packed.head))
 
     def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
-               wanted_N: Tensor | None = None) -> Tensor:
+               wanted_N: Tensor | None = None, prompts: Prompts | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
 
         segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
         wanted_N: flat positions b * T + t; the result is then [N, D], and what the last layer does behind its attention
         is done for those alone: nobody looks at the others.
+        prompts: see `Prompts`.
         """
-        turn = self.turn[: tokens_BT.shape[1]]
-        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w) for w in {x.window for x in packed.layers}}
+        turn = self.turn[: tokens_BT.shape[1]] if prompts is None else self.turn[prompts.positions_BT]
+        windows = {layer.window for layer in packed.layers}
+        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w, prompts) for w in windows}
         x = F.embedding(tokens_BT, packed.embed)
         for i, layer in enumerate(packed.layers):
             mixed = attend_causal(*self.qkv(layer, x, turn), biases[layer.window])
