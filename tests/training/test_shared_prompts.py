@@ -42,7 +42,8 @@ def groups() -> list[Sample]:
     return [out[i] for i in rng.permutation(len(out))]
 
 
-def gradients(model: Decoder, samples: Sequence[Sample], share: bool, micro_tokens: int) -> tuple[list[torch.Tensor], list[float]]:
+def gradients(model: Decoder, samples: Sequence[Sample], share: bool,
+              micro_tokens: int) -> tuple[list[torch.Tensor], list[float]]:
     """Of sum(advantage * logprob), and the log-probs sorted by what they belong to."""
     model.zero_grad()
     trainer = Trainer(model, Optimizer(model, OptimizerConfig()), torch.float32)
