@@ -132,6 +132,7 @@ def convert(gguf: Path, folder: Path) -> None:
                         "and some other families from GGUF") from None
     # As loaded, model and config still call themselves quantised, and transformers refuses to write either.
     settings = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    settings["architectures"] = [type(model).__name__]  # GGUF does not say, and TRL looks here
     AutoConfig.for_model(**settings).save_pretrained(folder)
     tied = ("lm_head.weight",) if settings.get("tie_word_embeddings") else ()
     weights = {k: v.detach().float() for k, v in model.state_dict().items() if k not in tied}

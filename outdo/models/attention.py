@@ -13,20 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from outdo.models.ops import turn_pairs
+from outdo.models.base import Prompts
+from outdo.models.ops import apply, turn_pairs, turned_pairs
 
 
-def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None) -> Tensor:
+def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None,
+                prompts: Prompts | None = None) -> Tensor:
     """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments.
 
-    window: a query sees at most so many keys, itself and the ones before it.
+    window: a query sees at most so many keys, itself and the ones before it. prompts: segments that go on from another.
     """
     T = tokens_BT.shape[1]
     hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
-    if window is not None:
+    if window is not None and prompts is None:
         hidden |= torch.ones_like(hidden).tril_(-window)
     if segments_BT is not None:
-        hidden = hidden | (segments_BT[:, :, None] != segments_BT[:, None, :])
+        others = segments_BT[:, :, None] != segments_BT[:, None, :]
+        if prompts is not None:
+            others &= prompts.parents_BT[:, :, None] != segments_BT[:, None, :]
+            if window is not None:
+                others |= prompts.positions_BT[:, :, None] - prompts.positions_BT[:, None, :] >= window
+        hidden = hidden | others
     return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
 
 
@@ -37,8 +44,9 @@ class _SplitHeads(torch.autograd.Function):
         split = x.view(B, T, heads + 2 * kv_heads, -1)
         ctx.save_for_backward(turn)
         q, k, v = (x.new_empty(B, n, T, split.shape[3]) for n in (heads, kv_heads, kv_heads))
-        turn_pairs(split[:, :, :heads], turn, q.transpose(1, 2))
-        turn_pairs(split[:, :, heads : heads + kv_heads], turn, k.transpose(1, 2))
+        turned = turned_pairs(split[:, :, : heads + kv_heads], turn)
+        q.copy_(turned[:, :, :heads].transpose(1, 2))
+        k.copy_(turned[:, :, heads:].transpose(1, 2))
         v.copy_(split[:, :, heads + kv_heads :].transpose(1, 2))
         return q, k, v
 
@@ -59,14 +67,14 @@ def split_heads(x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Ten
 
     turn: complex64 [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions. All results are contiguous.
     """
-    out: tuple[Tensor, Tensor, Tensor] = _SplitHeads.apply(x, turn, heads, kv_heads)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor, Tensor] = apply(_SplitHeads, x, turn, heads, kv_heads)
     return out
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor, groups: int) -> Tensor:
     """q [B * K, groups * T, d], k [B * K, U, d], bias [T, U] or [B, T, U] -> q k' + bias [B * K, groups * T, U]."""
     if bias.dim() == 2:
-        return torch.baddbmm(bias.repeat(groups, 1) if groups > 1 else bias, q, k.transpose(1, 2))
+        return torch.baddbmm(bias.repeat(groups, 1) if groups > 1 and len(bias) > 1 else bias, q, k.transpose(1, 2))
     scores = torch.bmm(q, k.transpose(1, 2))
     B, T, U = bias.shape
     scores.view(B, -1, T, U).add_(bias[:, None])  # in place: spread over the heads first, the bias would be as large

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,13 @@ class Sizes(Protocol):
         """Those of them that meet only positions whose logits are wanted."""
 
 
+class Prompts(NamedTuple):
+    """Rows in which several segments go on from one prompt, itself a segment of the row."""
+
+    parents_BT: Tensor  # int64, the other segment that a token sees; -2: none
+    positions_BT: Tensor  # int64, position in the sequence that it belongs to
+
+
 class LanguageModel(nn.Module, ABC):
     """Parameters in float32, and how to compute with them: `pack`, then `hidden` and `logits`.
 
@@ -42,6 +49,7 @@ class LanguageModel(nn.Module, ABC):
 
     config: Sizes
     origin: PretrainedConfig | None = None  # the Hugging Face config that it was loaded with
+    shares_prompts: bool = False  # whether `hidden` takes `prompts`
     source: str = ""  # the folder or hub id that it was loaded from: what an adapter names as its base
     generation: str | None = None  # its generation_config.json: when to stop; goes out as it came in
 
@@ -53,14 +61,25 @@ class LanguageModel(nn.Module, ABC):
     def pack(self, dtype: torch.dtype) -> Any:
         """The compute weights, differentiable with respect to the parameters that train."""
 
+    def pack_to_sample(self, dtype: torch.dtype) -> Any:
+        """The compute weights once per policy version, for products of few rows. No gradient; call it without."""
+        return self.pack(dtype)
+
     @abstractmethod
-    def hidden(self, packed: Any, tokens_BT: Tensor, segments_BT: Tensor | None = None, wanted_N: Tensor | None = None) -> Tensor:
+    def hidden(self, packed: Any, tokens_BT: Tensor, segments_BT: Tensor | None = None, wanted_N: Tensor | None = None,
+               prompts: Prompts | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
 
         segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
         wanted_N: flat positions b * T + t; the result is then [N, D].
+        prompts: segments of a row that go on from another one of it. Only where `shares_prompts`.
         """
 
     @abstractmethod
     def logits(self, packed: Any, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
+
+    def logprobs(self, packed: Any, hidden: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
+        """hidden [N, D] -> float32 log-probabilities [N] of the targets under softmax(logits / temperature), with gradient."""
+        logits = self.logits(packed, hidden) / temperature
+        return torch.log_softmax(logits, dim=-1).gather(1, targets_N[:, None]).squeeze(1)

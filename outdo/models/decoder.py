@@ -12,7 +12,7 @@ Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from outdo.models.adapt import matrix
 from outdo.models.attention import attend_causal, causal_bias, split_heads
-from outdo.models.base import LanguageModel
-from outdo.models.ops import rms_normalize, swiglu
+from outdo.models.base import LanguageModel, Prompts
+from outdo.models.head import token_logprobs
+from outdo.models.ops import linear, prepack, rms_normalize, swiglu
 
+_LARGE_BYTES = 1 << 23  # of compute weights: beyond this, reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
 
 
@@ -71,10 +73,13 @@ class DecoderConfig:
 
 
 class Linear(NamedTuple):
-    """A matrix and, in some families, a bias: what `F.linear` takes behind its input."""
+    """A matrix and, in some families, a bias: what `ops.linear` takes behind its input."""
 
     weight: Tensor
     bias: Tensor | None
+
+    def prepacked(self) -> Linear:
+        return Linear(prepack(self.weight), self.bias)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ class Decoder(LanguageModel):
     """The model. `pack` then `hidden` and `logits` to compute; `rollout.cache` holds what generation needs beside it."""
 
     turn: Tensor
+    shares_prompts = True
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -202,16 +208,27 @@ class Decoder(LanguageModel):
         layers = tuple(layer.pack(c, dtype, i) for i, layer in enumerate(m.layers))  # type: ignore[operator]
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
+    def pack_to_sample(self, dtype: torch.dtype) -> Packed:
+        """See `LanguageModel.pack_to_sample`: large matrices lie in the order in which oneDNN reads them."""
+        packed, c = self.pack(dtype), self.config
+        if dtype.itemsize * (c.layer_weights + packed.head.numel()) < _LARGE_BYTES:
+            return packed
+        layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate", "up", "down")})
+                       for p in packed.layers)
+        return Packed(packed.embed, layers, prepack(packed.head))
+
     def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
-               wanted_N: Tensor | None = None) -> Tensor:
+               wanted_N: Tensor | None = None, prompts: Prompts | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
 
         segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
         wanted_N: flat positions b * T + t; the result is then [N, D], and what the last layer does behind its attention
         is done for those alone: nobody looks at the others.
+        prompts: see `Prompts`.
         """
-        turn = self.turn[: tokens_BT.shape[1]]
-        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w) for w in {x.window for x in packed.layers}}
+        turn = self.turn[: tokens_BT.shape[1]] if prompts is None else self.turn[prompts.positions_BT]
+        windows = {layer.window for layer in packed.layers}
+        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w, prompts) for w in windows}
         x = F.embedding(tokens_BT, packed.embed)
         for i, layer in enumerate(packed.layers):
             mixed = attend_causal(*self.qkv(layer, x, turn), biases[layer.window])
@@ -226,7 +243,7 @@ class Decoder(LanguageModel):
         turn is [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions.
         """
         c = self.config
-        qkv = F.linear(rms_normalize(x, c.rms_norm_eps), *layer.qkv)
+        qkv = linear(rms_normalize(x, c.rms_norm_eps), *layer.qkv)
         if layer.head_norm is not None:
             heads, turned = qkv.view(*qkv.shape[:-1], -1, c.head_dim), len(layer.head_norm)
             normed = rms_normalize(heads[..., :turned, :], c.rms_norm_eps) * layer.head_norm
@@ -237,13 +254,17 @@ class Decoder(LanguageModel):
 
     def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> Tensor:
         """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer."""
-        x = x + F.linear(mixed, *layer.o)
+        x = x + linear(mixed, *layer.o)
         normed = rms_normalize(x, self.config.rms_norm_eps)
-        return x + F.linear(swiglu(F.linear(normed, *layer.gate), F.linear(normed, *layer.up)), *layer.down)
+        return x + linear(swiglu(linear(normed, *layer.gate), linear(normed, *layer.up)), *layer.down)
 
     def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""
-        return F.linear(hidden, packed.head).float()
+        return linear(hidden, packed.head).float()
+
+    def logprobs(self, packed: Packed, hidden: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
+        """See `LanguageModel.logprobs`."""
+        return token_logprobs(hidden, packed.head, targets_N, temperature)
 
 
 def rotary_table(c: DecoderConfig) -> Tensor:

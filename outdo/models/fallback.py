@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from outdo.errors import check
 from outdo.models.adapt import matrix
-from outdo.models.base import LanguageModel
+from outdo.models.base import LanguageModel, Prompts
 
 _UNLIMITED = 1 << 20  # tokens; of a model that does not know positions
 
@@ -70,8 +70,9 @@ class Fallback(LanguageModel):
         return Packed(weights, matrix(head).to(dtype), None if bias is None else bias.to(dtype))
 
     def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
-               wanted_N: Tensor | None = None) -> Tensor:
+               wanted_N: Tensor | None = None, prompts: Prompts | None = None) -> Tensor:
         """As in `LanguageModel`; every segment is computed as a row of its own, at positions from 0."""
+        assert prompts is None, "every segment is computed apart"
         B, T = tokens_BT.shape
         first = torch.zeros((B, T), dtype=torch.bool, device=tokens_BT.device)
         first[:, 0] = True

@@ -95,7 +95,7 @@ class Engine:
     @torch.no_grad()
     def load(self, version: int, critic: Critic | None = None) -> None:
         """Pack the model's current weights; trajectories carry `version`, and the critic's values, from now on."""
-        self._packed, self.version, self.critic = self.model.pack(self.dtype), version, critic
+        self._packed, self.version, self.critic = self.model.pack_to_sample(self.dtype), version, critic
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling, seed: int,

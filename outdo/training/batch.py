@@ -1,5 +1,7 @@
 """From samples to micro-batches: short sequences share rows, rows share micro-batches, shapes stay few.
 
+Samples that begin with the same prompt share it: it lies once in their row, each sample's own tokens see it and not each other.
+
 A row is as long as the longest sample; shorter samples fill the rest of it, each blind to its neighbours. Rotary positions
 are relative, so a sample computes the same wherever in a row it lies.
 """
@@ -15,7 +17,23 @@ import torch
 from torch import Tensor
 
 from outdo.machine import round_rows
+from outdo.models.base import Prompts
 from outdo.types import IntArray, Sample
+
+_SHARED_TOKENS = 16  # shorter prompts are not worth it
+_FAMILY_TOKENS = 512  # longest row that sharing makes: attention looks at every pair of a row
+
+
+@dataclass(frozen=True)
+class Family:
+    """Samples that begin with the same `shared` tokens, or one sample and 0."""
+
+    samples: Sequence[Sample]
+    shared: int
+
+    @property
+    def tokens(self) -> int:
+        return self.shared + sum(len(s.token_ids) - self.shared for s in self.samples)
 
 
 @dataclass(frozen=True)
@@ -27,26 +45,55 @@ class MicroBatch:
     """
 
     tokens_BT: Tensor  # int64, 0 where nothing is
-    segments_BT: Tensor | None  # int64, which sample a position belongs to, -1 for none; None: one sample per row
+    segments_BT: Tensor | None  # int64, which segment a position belongs to, -1 for none; None: one sample per row
+    prompts: Prompts | None  # where samples share one: what else a position sees, and where in its sample it lies
     predicts_N: Tensor  # int64, flat index b * T + t of the position whose output predicts a trained token
     targets_N: Tensor  # int64, the trained tokens
     old_logprobs_N: Tensor  # float32
     advantages_N: Tensor  # float32
     sequence_N: Tensor  # int64, number of the sample within the micro-batch
     returns_N: Tensor  # float32, what a critic should say; 0 without one
-    lengths: IntArray  # true lengths of the samples
+    lengths: IntArray  # position behind the last of each segment: the samples by number, then the shared prompts
+    begins: IntArray  # position of the first: how much of the sample is a shared prompt
 
 
-def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> list[MicroBatch]:
-    """Cut samples into micro-batches of about micro_tokens positions each (always at least one row)."""
+def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = False) -> list[MicroBatch]:
+    """Cut samples into micro-batches of about micro_tokens positions each (always at least one row).
+
+    share: compute a prompt once for the samples that begin with it.
+    """
     if not samples:
         return []
-    T = _round_length(max(len(s.token_ids) for s in samples))
-    rows = pack([len(s.token_ids) for s in samples], T)
+    whole = families(samples) if share else [Family([s], 0) for s in samples]
+    T = _round_length(max(f.tokens for f in whole))
+    rows = pack([f.tokens for f in whole], T)
     pieces = min(len(rows), -(-len(rows) * T // micro_tokens))
     ends = [len(rows) * i // pieces for i in range(pieces + 1)]  # of one size: a small rest would waste its padding
     parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
-    return [_collate([[samples[j] for j in row] for row in part], T) for part in parts]
+    return [_collate([[whole[j] for j in row] for row in part], T) for part in parts]
+
+
+def families(samples: Sequence[Sample]) -> list[Family]:
+    """Samples by what comes before their first token that trains, cut into equal parts of about _FAMILY_TOKENS."""
+    same: dict[bytes, list[Sample]] = {}
+    for s in samples:
+        same.setdefault(s.token_ids[: _prompt(s)].tobytes(), []).append(s)
+    out = []
+    for members in same.values():
+        shared = _prompt(members[0])
+        if shared < _SHARED_TOKENS:
+            out += [Family([s], 0) for s in members]
+            continue
+        room = max(_FAMILY_TOKENS, *(len(s.token_ids) for s in members)) - shared
+        parts = min(len(members), -(-sum(len(s.token_ids) - shared for s in members) // room))
+        ends = [len(members) * i // parts for i in range(parts + 1)]
+        out += [Family(members[start:end], shared if end - start > 1 else 0) for start, end in itertools.pairwise(ends)]
+    return out
+
+
+def _prompt(s: Sample) -> int:
+    """Tokens before the first that trains; 0 where none does."""
+    return int(s.mask.argmax())
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -74,32 +121,47 @@ def _round_length(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def _collate(rows: Sequence[Sequence[Sample]], T: int) -> MicroBatch:
-    B = round_rows(len(rows))
-    tokens, segments = np.zeros((B, T), np.int64), np.full((B, T), -1, np.int64)
+def _collate(rows: Sequence[Sequence[Family]], T: int) -> MicroBatch:
+    B, samples = round_rows(len(rows)), [s for row in rows for family in row for s in family.samples]
+    shared = [family.shared for row in rows for family in row if family.shared]
+    tokens, segments, parents, positions = (np.full((B, T), fill, np.int64) for fill in (0, -1, -2, 0))
+    before = np.arange(B * T).reshape(B, T) - 1  # flat position of the token that predicts this one
     mask = np.zeros((B, T), bool)
     old, advantages, returns = (np.zeros((B, T), np.float32) for _ in range(3))
-    lengths: list[int] = []
+    begins: list[int] = []
+    prompt = len(samples)  # the next shared prompt's segment
     for b, row in enumerate(rows):
         at = 0
-        for s in row:
-            end = at + len(s.token_ids)
-            tokens[b, at:end], mask[b, at:end], segments[b, at:end] = s.token_ids, s.mask, len(lengths)
-            old[b, at:end], advantages[b, at:end] = s.logprobs, s.advantages
-            if s.returns is not None:
-                returns[b, at:end] = s.returns
-            lengths.append(end - at)
-            at = end
+        for family in row:
+            p, last = family.shared, at + family.shared - 1
+            if p:
+                at += p
+                tokens[b, at - p : at], segments[b, at - p : at] = family.samples[0].token_ids[:p], prompt
+                positions[b, at - p : at] = np.arange(p)
+            for s in family.samples:
+                end = at + len(s.token_ids) - p
+                tokens[b, at:end], mask[b, at:end], segments[b, at:end] = s.token_ids[p:], s.mask[p:], len(begins)
+                old[b, at:end], advantages[b, at:end] = s.logprobs[p:], s.advantages[p:]
+                positions[b, at:end] = np.arange(p, len(s.token_ids))
+                if p:
+                    parents[b, at:end], before[b, at] = prompt, b * T + last
+                if s.returns is not None:
+                    returns[b, at:end] = s.returns[p:]
+                begins.append(p)
+                at = end
+            prompt += p > 0
     row_N, column_N = np.nonzero(mask)
-    alone = all(len(row) == 1 for row in rows)
+    alone = all(len(row) == 1 for row in rows) and not shared
     return MicroBatch(
         tokens_BT=torch.from_numpy(tokens),
         segments_BT=None if alone else torch.from_numpy(segments),
-        predicts_N=torch.from_numpy(row_N * T + column_N - 1),
+        prompts=Prompts(torch.from_numpy(parents), torch.from_numpy(positions)) if shared else None,
+        predicts_N=torch.from_numpy(before[row_N, column_N]),
         targets_N=torch.from_numpy(tokens[row_N, column_N]),
         old_logprobs_N=torch.from_numpy(old[row_N, column_N]),
         advantages_N=torch.from_numpy(advantages[row_N, column_N]),
         sequence_N=torch.from_numpy(segments[row_N, column_N]),
         returns_N=torch.from_numpy(returns[row_N, column_N]),
-        lengths=np.array(lengths),
+        lengths=np.array([*(len(s.token_ids) for s in samples), *shared]),
+        begins=np.array(begins + [0] * len(shared)),
     )

@@ -47,7 +47,7 @@ class Trainer:
 
         Raises NonFiniteError before any weight changes, ValueError if no token trains.
         """
-        batches = micro_batches(samples, self.micro_tokens)
+        batches = micro_batches(samples, self.micro_tokens, self.model.shares_prompts)
         total = sum(len(b.targets_N) for b in batches)
         if total == 0:
             raise ValueError(f"no token trains in these {len(samples)} samples")
@@ -91,13 +91,12 @@ class Trainer:
         packed, N = self.model.pack(self.dtype), len(batch.targets_N)
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
-        hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts)
-        logits = self.model.logits(packed, hidden) / self.temperature
-        logprobs = torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).squeeze(1)[:N]
+        hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts, batch.prompts)
+        logprobs = self.model.logprobs(packed, hidden, targets, self.temperature)[:N]
         return logprobs, None if self.critic is None else self.critic(hidden)[:N]
 
     def _cost(self, batch: MicroBatch) -> Usage:
-        n = batch.lengths
-        tokens, attended = int(n.sum()), int((n * (n + 1) // 2).sum())
+        n, b = batch.lengths, batch.begins
+        tokens, attended = int((n - b).sum()), int(((n * (n + 1) - b * (b + 1)) // 2).sum())
         flops = update_flops(self.model.config, tokens, attended, len(batch.targets_N))
         return Usage(train_tokens=tokens, update_flops=flops)
