@@ -77,7 +77,7 @@ def run(
         done = [n for n in config.order() if resume and (resume / "stages" / n / "done.json").exists()]
         planned = plan.make(config, done)
         if dry_run:
-            console.print(config.to_toml(), markup=False, highlight=False, soft_wrap=True)
+            console.print(runs.resolved(config).to_toml(), markup=False, highlight=False, soft_wrap=True)
         console.print(plan.render(planned))
         if dry_run:
             return

@@ -15,7 +15,7 @@ from outdo import machine, randomness
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
-from outdo.run import check_recipe, compute_dtype
+from outdo.run import check_recipe, compute_dtype, make_judge, resolved
 from outdo.start import skeleton
 from outdo.tasks.base import Task
 from outdo.text import render as rendering
@@ -68,6 +68,7 @@ class Plan:
     threads: int
     jobs: int
     evaluation: str
+    notes: tuple[str, ...] = ()  # what the task and the judges say of themselves
 
     @property
     def seconds(self) -> float:
@@ -78,6 +79,7 @@ class Plan:
 def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    recipe = resolved(recipe)
     task = check_recipe(recipe)
     models = {name: skeleton(recipe, name, task) for name in recipe.order()}
     dtype = compute_dtype(recipe)
@@ -86,7 +88,7 @@ def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
     typical = _typical(task, [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts))
     stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name, model in models.items())
     return Plan(recipe.name, stages, max(_plain(m) for m in models.values()), peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
-                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
+                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task), _notes(recipe, task))
 
 
 def _plain(model: LanguageModel) -> int:
@@ -173,9 +175,16 @@ def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
 
 def _evaluation(recipe: Recipe, task: Task) -> str:
     e = recipe.evaluation
-    everybody = ", ".join(_opponents(recipe, task))
-    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage "
-            f"against {task.opponents[0]}, at its end against {everybody}; charged to no budget")
+    first, everybody = task.opponents[0], ", ".join(_opponents(recipe, task))
+    whom = "" if everybody == "none" else f" against {first}, at its end against {everybody}"
+    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage{whom}; "
+            "charged to no budget")
+
+
+def _notes(recipe: Recipe, task: Task) -> tuple[str, ...]:
+    judges = [recipe.judge, recipe.gold, *(s.judge for s in recipe.stage.values() if isinstance(s, Rollouts) and s.judge)]
+    said = [task.describe(), *(make_judge(j).describe() for j in judges)]
+    return tuple(dict.fromkeys(s for s in said if s))
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
@@ -213,4 +222,4 @@ def render(plan: Plan) -> RenderableType:
     basis = (f"times are estimates: {plan.peak_flops / 1e9:,.0f} GFLOP/s measured on {threads}, of which updates are "
              f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%} (small models reach "
              f"less), and episodes as long as the reference players'{company}")
-    return Group(tree, total, Text(f"evaluation: {plan.evaluation}", style="dim"), Text(basis, style="dim"))
+    return Group(tree, total, *(Text(line, style="dim") for line in (f"evaluation: {plan.evaluation}", *plan.notes, basis)))

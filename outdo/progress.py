@@ -169,16 +169,24 @@ def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: 
     sizes = sorted({c["n"] for _, _, c in cells})
     n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     table = Table()
-    for header in ("player", "decoding", *(f"vs {o}" for o in opponents)):
+    for header in ("player", "decoding", *("score" if o == "none" else f"vs {o}" for o in opponents)):
         table.add_column(header, justify="left" if header in ("player", "decoding") else "right")
     for row in dict.fromkeys(row for row, _, _ in cells):
         found = {o: c for r, o, c in cells if r == row}
         table.add_row(*row, *(_interval(found[o]) if o in found else "" for o in opponents))
     # Beside the table, not in it: there they would wrap at its width.
     heading = Text(title, no_wrap=True, overflow="ignore")
-    return Group(heading, table, Text(f"share won with 95 % interval, n = {n} prompts each", style="dim"))
+    metric = {str(c.get("metric", "win")).split(" vs ")[0] for _, _, c in cells} or {"score"}
+    words = {"win": "share won", "gold": "mean score by the gold judge"}
+    what = " and ".join(words.get(m, m) for m in sorted(metric))
+    return Group(heading, table, Text(f"{what} with 95 % interval, n = {n} prompts each", style="dim"))
 
 
 def _interval(c: dict[str, Any]) -> str:
-    low, high = c["ci95"]
-    return f"{c['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    """In percent where the score can only be one: a reward may be any number."""
+    value, low, high = numbers = [c["value"], *c["ci95"]]
+    if None in numbers:
+        return "no score"
+    if min(numbers) < 0 or max(numbers) > 1:
+        return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    return f"{value:.1%} ({100 * low:.1f} to {100 * high:.1f})"

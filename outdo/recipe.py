@@ -163,8 +163,8 @@ class Recipe(Table):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     seed: int = Field(default=0, ge=0)
     task: Plugin
-    judge: Plugin = Plugin(name="outcome")  # what trains
-    gold: Plugin = Plugin(name="outcome")  # what the user really wants; never trained on
+    judge: Plugin = Plugin(name="")  # what trains; no name: the task's own
+    gold: Plugin = Plugin(name="")  # what the user really wants, never trained on; no name: the task's own
     model: ModelConfig = ModelConfig()
     threads: int | None = Field(default=None, ge=1)  # None: all cores
     jobs: int = Field(default=1, ge=1)  # stages side by side where the tree branches, each with threads / jobs threads

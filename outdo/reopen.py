@@ -17,7 +17,7 @@ from outdo.models import hf
 from outdo.recipe import Recipe, load, nearest, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
-from outdo.run import compute_dtype, make_judge, make_task
+from outdo.run import compute_dtype, make_judge, make_task, resolved
 from outdo.start import check_fits, final_checkpoint, say, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.training import checkpoint
@@ -85,7 +85,7 @@ def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = 
                     overrides: Mapping[str, Any] | None = None) -> Opened:
     """Load what `target` names. Raises UserError, also if the model does not fit the task."""
     folder, run = locate(target)
-    config = recipe_for(run, recipe, task, overrides or {})
+    config = resolved(recipe_for(run, recipe, task, overrides or {}))
     torch.set_num_threads(config.threads or torch.get_num_threads())
     machine.keep_freed_memory()
     plays = make_task(config)
@@ -122,5 +122,5 @@ def measurements(opened: Opened, opponents: Sequence[str], decodes: Sequence[str
                                progress=lambda done, of: progress(f"{d} vs {o}", done, of))
 
             m: Measurement = measure(task, play, prompts, {"gold": opened.gold.score})
-            yield {"checkpoint": str(opened.folder), "task": task.name, "metric": task.headline, "decode": decode,
+            yield {"checkpoint": str(opened.folder), "task": task.name, "decode": decode,
                    "opponent": opponent, "seed": seed, **m.record()}

@@ -36,6 +36,7 @@ Show = Callable[[str, float, str], None]
 
 def run(recipe: Recipe, folder: Path, show: Show) -> Path:
     """Do, or go on with, the recipe in `folder`. Returns the path of summary.json. Raises UserError."""
+    recipe = resolved(recipe)
     threads = recipe.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     state = prepare(recipe, folder, show)
@@ -77,10 +78,20 @@ def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
     return state
 
 
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the judges that it leaves to its task. Raises UserError."""
+    own = plugins.find("tasks", recipe.task.name, Task).judge  # type: ignore[type-abstract]
+    judge = recipe.judge if recipe.judge.name else Plugin(name=own)
+    # A table of prompts knows no judge: what trains is all there is.
+    gold = recipe.gold if recipe.gold.name else judge if own in (judge.name, "function") else Plugin(name=own)
+    return recipe.model_copy(update={"judge": judge, "gold": gold})
+
+
 def check_recipe(recipe: Recipe) -> Task:
     """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError."""
     task = make_task(recipe)
-    make_judge(recipe.judge), make_judge(recipe.gold)
+    for judge in (recipe.judge, recipe.gold):
+        make_judge(judge).score([])  # says what it lacks
     for name, stage in recipe.stage.items():
         check_stage(recipe, name, task)
         if isinstance(stage, Rl):

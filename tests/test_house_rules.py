@@ -23,6 +23,7 @@ ALLOWED = {
     "training": {"models"},
     "evaluate": {"models"},
     "compare": {"evaluate", "ledger"},
+    "tasks": {"text"},
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them
 # Top-level modules that may import packages.

@@ -28,9 +28,10 @@ Scorer = Callable[[Sequence[Trajectory]], list[Score]]
 class Measurement:
     """One player against one opponent on n prompts.
 
-    Example: value 0.87, ci95 (0.85, 0.89), n 1000, items [1, 1, 0, ...], extra {"illegal": 0.02, "excess_moves": 1.9}.
+    Example: metric "win", value 0.87, ci95 (0.85, 0.89), n 1000, items [1, 1, 0, ...], extra {"illegal": 0.02}.
     """
 
+    metric: str  # the task's headline
     value: float
     ci95: tuple[float, float]
     n: int
@@ -40,9 +41,10 @@ class Measurement:
     usage: Usage
 
     def record(self) -> dict[str, Any]:
-        """JSON-serialisable, trajectories left out."""
+        """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
+        value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
         items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
-        return {"value": self.value, "ci95": list(self.ci95), "n": self.n, "extra": self.extra, "items": items}
+        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "extra": self.extra, "items": items}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
@@ -59,7 +61,7 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     if np.isin(known, (0.0, 1.0)).all():
         low, high = wilson(float(known.sum()), len(known))
     extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
-    return Measurement(value, (low, high), n, items, extra, trajectories, usage)
+    return Measurement(task.headline, value, (low, high), n, items, extra, trajectories, usage)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -202,7 +202,8 @@ class Loop:
                 self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
                 if last and opponent == opponents[0]:
                     self._keep_examples(m, decode)
-                self.run.show(self.name, self.spent, f"{decode} {m.value:.1%} vs {opponent}")
+                against = "" if opponent == "none" else f" vs {opponent}"
+                self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
 
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from outdo import plugins, randomness
 from outdo.errors import UserError, check
 from outdo.tasks.base import Episodes
-from outdo.tasks.text import rows as reader
 from outdo.tasks.text import tools as tooling
-from outdo.tasks.text.chat import Messages
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
+from outdo.text import rows as text_rows
+from outdo.text.chat import Messages, without_none
 from outdo.types import IntArray, Prompt
 
 _TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
@@ -77,9 +77,8 @@ class Dataset(TextTask):
     def _rows(self) -> list[dict[str, Any]]:
         """All rows, each with its `prompt`."""
         check(self._given is not None or bool(self.config.data), "task dataset has no data; set task.data = 'file.jsonl'")
-        rows = list(reader.load(self.config.data) if self._given is None else self._given)
+        rows = text_rows.load(self.config.data if self._given is None else self._given)
         name = self.config.data or "the dataset"
-        check(bool(rows), f"{name} is empty; it needs rows with a prompt")
         return [self._columns(row, i, name) for i, row in enumerate(rows)]
 
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
@@ -164,17 +163,13 @@ def _order(n: int, key: int) -> list[int]:
 def _prompt(row: Mapping[str, Any]) -> str | Messages | None:
     """The prompt in any of the shapes; None if the row has none of them."""
     if row.get("prompt"):
-        return row["prompt"] if isinstance(row["prompt"], str) else [_message(m) for m in row["prompt"]]
+        prompt: str | Messages = without_none(row["prompt"])
+        return prompt
     if row.get("messages"):
-        messages = [_message(m) for m in row["messages"]]
+        messages: Messages = without_none(row["messages"])
         asked = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
         return messages[: asked[-1]] if asked else messages
     return [{"role": "user", "content": str(row["question"])}] if row.get("question") else None
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the empty columns that Parquet adds where only some messages have a key."""
-    return {k: v for k, v in message.items() if v is not None}
 
 
 def _text(prompt: str | Messages) -> str:

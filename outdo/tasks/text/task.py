@@ -14,8 +14,8 @@ from outdo import randomness
 from outdo.errors import UserError, check
 from outdo.recipe import nearest
 from outdo.tasks.base import Episodes, Options, Task
-from outdo.tasks.text import chat
-from outdo.tasks.text.chat import Messages
+from outdo.text import chat
+from outdo.text.chat import Messages
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory
 
 
