@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,13 +83,19 @@ class Pace:
 def display(console: Console, plan: Plan) -> Iterator[Show]:
     """What to hand to `outdo.run.run` as `show`."""
     pace = Pace(plan)
-    if console.is_terminal:
+    if _live_output(console):
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24),
                    TextColumn("{task.percentage:>5.1f} %"), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=console, refresh_per_second=4) as progress:
             yield _live(progress, plan, pace)
     else:
         yield _lines(console, pace)
+
+
+def _live_output(console: Console) -> bool:
+    """A terminal, or a notebook that rich can draw in."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return (console.is_terminal or in_notebook) and not console.quiet
 
 
 def _live(progress: Progress, plan: Plan, pace: Pace) -> Show:
@@ -131,7 +138,7 @@ def _lines(console: Console, pace: Pace) -> Show:
 @contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """For work that counts its items: call it with (what, how many are done, how many there are)."""
-    if not console.is_terminal:
+    if not _live_output(console):
         yield lambda what, done, of: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(),
@@ -143,6 +150,8 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def results(summary: dict[str, Any]) -> RenderableType:
     """summary.json's players: one row per player and decoding, one column per opponent."""
+    if not summary["players"]:
+        return Text(f"{summary['recipe']}: done; nothing was measured", no_wrap=True, overflow="ignore")
     return _pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
                   f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}")
 

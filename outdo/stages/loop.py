@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError
-from outdo.evaluate.judging import recognises_wins
-from outdo.evaluate.measure import Measurement, measure
+from outdo.evaluation.judging import recognises_wins
+from outdo.evaluation.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
@@ -33,6 +34,7 @@ from outdo.recipe import AnyStage, Plugin, Recipe, Rl
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
+from outdo.text.rows import Rows
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer, lr_scale
 from outdo.training.step import NonFiniteError, Trainer
@@ -53,6 +55,7 @@ class Run:
     heldout: list[Prompt]  # the evaluation's prompts
     pairs: list[tuple[IntArray, IntArray]]  # for the judging test; empty if the task has none
     show: Callable[[str, float, str], None]  # (stage, share done, message)
+    rows: Rows | None = None  # given from Python in place of the imitation stages' `data`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -185,6 +188,8 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Sampled and greedy against the first opponent; at the end of the stage against all of them."""
+        if not self.run.heldout:
+            return
         recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
         self.engine.load(self.trainer.steps)
         opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
@@ -286,7 +291,8 @@ def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
         if announce:  # print is not safe here: it may be the very call that the signal interrupted
             os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    in_charge = threading.current_thread() is threading.main_thread()  # others get no signals
+    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM) if in_charge}
     try:
         yield
     finally:

@@ -67,6 +67,11 @@ class Task(ABC):
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
         """Prompts number start .. start+n-1 of the endless stream (split, seed). Splits share no underlying item."""
 
+    def size(self, split: str) -> int | None:
+        """How many different prompts the split has; None: more than anyone asks for."""
+        del split
+        return None
+
     @abstractmethod
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
         """Begin one episode per prompt. seeds_R: one seed per episode for whatever the environment draws."""

@@ -39,7 +39,7 @@ class Dataset(TextTask):
 
         data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
         validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
-        heldout: float = Field(default=0.15, ge=0, lt=1)
+        heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
         environment: str | None = None  # a class with reset(**row), and typed methods as tools: "my_games.py:Wordle"
         max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
@@ -50,7 +50,7 @@ class Dataset(TextTask):
     def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
                  tools: Sequence[Callable[..., Any]] = (), environment_factory: Callable[[], Any] | None = None) -> None:
         c = config or self.Config()
-        check(c.validation + c.heldout < 1, f"validation = {c.validation} and heldout = {c.heldout} leave nothing to train on")
+        check(c.validation + c.heldout <= 1, f"validation = {c.validation} and heldout = {c.heldout} are more than there is")
         super().__init__(c)
         self._given = rows
         self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
@@ -138,6 +138,10 @@ class Dataset(TextTask):
             environments.append(environment)
         return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
                                      self.config.max_tool_tokens)
+
+    def size(self, split: str) -> int:
+        """See `Task.size`."""
+        return len(self._pool(split))
 
     def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
         """See `TextTask.row`. Training goes round and round, in a new order each time; measuring takes each prompt once."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo.errors import check
 from outdo.recipe import Imitation
 from outdo.text.chat import Chat, Messages, Span, without_none
-from outdo.text.rows import Row, first
+from outdo.text.rows import Row, Rows, first
 from outdo.text.shapes import Shape, shape_of
 from outdo.types import BoolArray, IntArray, Sample
 
@@ -118,9 +118,11 @@ def renderer(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int
     return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything")
 
 
-def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64) -> list[Rendered]:
-    """The first rows of a stage's data. Raises UserError, also if nothing in them can be imitated."""
-    render, rows = renderer(config, tokenizer, context), first(config.data, n, config.data_split, config.stream)
+def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
+            given: Rows | None = None) -> list[Rendered]:
+    """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
+    render = renderer(config, tokenizer, context)
+    rows = first(config.data if given is None else given, n, config.data_split, config.stream)
     rendered = [render(row, f"{config.data}, row {i}") for i, row in enumerate(rows)]
     shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
     check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "

@@ -16,7 +16,7 @@ import real
 from transformers import PreTrainedTokenizerBase
 
 from outdo.errors import UserError
-from outdo.evaluate.measure import measure
+from outdo.evaluation.measure import measure
 from outdo.judges.function import FunctionJudge
 from outdo.judges.reasoning_gym import ReasoningGymJudge
 from outdo.rollout.episodes import rollout

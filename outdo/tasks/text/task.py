@@ -50,7 +50,8 @@ class TextTask(Task):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that the task was bound to. Raises UserError if there is none yet."""
         if self._tokenizer is None:
-            raise UserError(f"task {self.name} needs a model's tokenizer: give the first stage from = '<checkpoint>'")
+            raise UserError(f"task {self.name} needs a model's tokenizer: give the first stage from = '<checkpoint>', or name "
+                            "model.tokenizer")
         return self._tokenizer
 
     @abstractmethod

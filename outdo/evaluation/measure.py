@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from outdo.evaluate.stats import mean_interval, wilson
+from outdo.evaluation.stats import mean_interval, wilson
 from outdo.types import Prompt, Score, Trajectory, Usage
 
 
