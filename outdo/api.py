@@ -50,8 +50,8 @@ def reinforce(
     flops: float | None = None, prompts: int = 8, group_size: int = 8, temperature: float = 1.0,
     algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
-    name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, quiet: bool = False,
-    **recipe_overrides: Any,
+    name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, force: bool = False,
+    quiet: bool = False, **recipe_overrides: Any,
 ) -> Result:  # fmt: skip
     """Reinforce what `reward` pays for: `run = outdo.reinforce("smollm2", rows, my_reward); run.save("my-doer")`.
 
@@ -59,7 +59,8 @@ def reinforce(
     users wrote it; None: the task's own judge. gold: measures, never trains; None: the task's judge, for rows the reward.
     tools, environment_factory: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is 2e-5, 2e-4 with
     LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an interrupted run,
-    with otherwise the same arguments. recipe_overrides: keys of the stage or of the recipe. Raises UserError.
+    with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys
+    of the stage or of the recipe. Raises UserError.
     """
     if reward is None and hasattr(environment_factory, "get_reward"):
         reward = "outdo.rewards:environment_reward"
@@ -68,7 +69,8 @@ def reinforce(
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     stage = _stage("rl", model, steps if steps or flops else STEPS, flops, learning_rate, lora, freeze)
-    stage |= {"prompts": prompts, "group_size": group_size, "temperature": temperature, "algorithm": chosen}
+    stage |= {"prompts": prompts, "group_size": group_size, "temperature": temperature, "algorithm": chosen,
+              "may_learn_nothing": force}
     data = _recipe(name, seed, stage, model, table, python)
     given = _judged(data, Given(task), reward, reward_weights, gold)
     return _run(data, given, recipe_overrides, eval_prompts, out, resume, quiet)
@@ -345,7 +347,8 @@ def _run(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], promp
 
 def _check_same(recipe: Recipe, stored: Recipe, folder: Path) -> None:
     mine, theirs = ({k: v for k, v in _dump(r).items() if v is not None} for r in (recipe, stored))
-    other = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
+    other = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)
+             and not k.endswith(".may_learn_nothing")]  # force may come later
     check(not other, f"{str(folder)!r} was made by another call: {', '.join(f'{k} was {theirs.get(k)!r}' for k in other[:3])}; "
           "resume with the same arguments, or start a new run")
 

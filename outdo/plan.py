@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from outdo import machine, randomness
 from outdo.judges.base import Judge
+from outdo.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
@@ -23,7 +24,6 @@ from outdo.text import render as rendering
 from outdo.text.rows import Rows
 from outdo.training.optimizer import step_flops
 
-UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
 _KEPT = 0.5  # share of its samples that a rejection stage is assumed to keep
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from outdo.plan import Plan, duration
 
-Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message)
+Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
 _LINE_EVERY_S = 5.0
 _TICKS = 1000  # of a progress bar
 _ENOUGH = 0.03  # share of a stage after which its own pace says more than the plan
@@ -109,7 +109,9 @@ def _live(progress: Progress, plan: Plan, pace: Pace) -> Show:
         now = time.monotonic()
         pace.update(stage, share, now)
         progress.update(rows[stage], completed=_TICKS * min(share, 1.0))
-        if message:
+        if "\n" in message:
+            progress.console.print(message, markup=False, highlight=False)
+        elif message:
             progress.update(rows[stage], text=message)
         left = pace.left_s(now)
         progress.update(whole, completed=_TICKS * pace.overall, text="" if left is None else f"{duration(left)} left")
@@ -127,6 +129,8 @@ def _lines(console: Console, pace: Pace) -> Show:
             return
         if not message:
             printed[stage] = now
+        if "\n" in message:
+            return console.print(message, markup=False, highlight=False, soft_wrap=True)
         left = pace.left_s(now)
         tail = f"  {message}" if message else "" if left is None else f"  {duration(left)} left"
         console.print(f"{stage} {min(share, 1.0):.1%}  run {pace.overall:.1%}{tail}", markup=False, highlight=False,

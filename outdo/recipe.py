@@ -127,6 +127,7 @@ class Rollouts(Stage):
     judge: Plugin | None = None  # None: the recipe's
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
+    may_learn_nothing: bool = False  # go on where the pre-flight finds nothing to learn from: a control, or luck is hoped for
 
 
 class Rejection(Rollouts):
@@ -276,6 +277,12 @@ def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> R
         raise UserError("; ".join(dict.fromkeys(_explain(e)))) from None
     recipe.validate_tree()
     return recipe
+
+
+def forced(recipe: Recipe) -> Recipe:
+    """The recipe with all of its stages allowed to learn nothing."""
+    learns = {n: s.model_copy(update={"may_learn_nothing": True}) for n, s in recipe.stage.items() if isinstance(s, Rollouts)}
+    return recipe.model_copy(update={"stage": {**recipe.stage, **learns}})
 
 
 def parse_override(text: str) -> tuple[str, Any]:

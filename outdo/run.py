@@ -23,6 +23,7 @@ from outdo.recipe import load as load_recipe
 from outdo.side_by_side import work_side_by_side
 from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
+from outdo.stages.preflight import preflight
 from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
 from outdo.start import model_of, roots, skeleton, tokenizer_of
@@ -70,7 +71,9 @@ def do_stage(state: Run, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     machine.keep_freed_memory()
     loop = Loop(state, name, model_of(state.recipe, name, state.task, state.folder))
-    STAGES[type(state.recipe.stage[name])](loop)
+    if isinstance(loop.config, Rl | Rejection):
+        preflight(loop)
+    STAGES[type(loop.config)](loop)
 
 
 def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None) -> Run:

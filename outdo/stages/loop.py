@@ -96,13 +96,18 @@ class Loop:
         """Step numbers until the budget is spent. Between two steps: evaluation, checkpoint, progress, Ctrl-C."""
         if self.run.interrupted:  # while the stage before was being measured
             raise KeyboardInterrupt
-        if self._step == 0 and self._evaluated == 0:
+        if not self.begun:
             self._evaluate()
         while self.spent < 1.0:
             yield self._step
             self._step += 1
             self._after_step()
         self._finish()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier process came to this stage's first checkpoint."""
+        return self._step > 0 or self._evaluated > 0
 
     @property
     def lr_scale(self) -> float:
@@ -209,6 +214,7 @@ class Loop:
                     self._keep_examples(m, decode)
                 against = "" if opponent == "none" else f" vs {opponent}"
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
+        self.judge.logged()  # what functions logged here belongs to no step
 
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""
