@@ -174,6 +174,7 @@ class Recipe(Table):
     slots: int = Field(default=1024, ge=1)  # sequences that generate together
     arm_flops: float | None = Field(default=None, gt=0)  # default budget of stages from which nobody starts
     checkpoint_s: float = Field(default=30.0, gt=0)  # seconds between checkpoints for resuming
+    trackers: tuple[Literal["tensorboard", "wandb", "wandb-offline", "trackio"], ...] = ()  # see metrics there as well
     evaluation: Evaluation = Evaluation()
     python: tuple[str, ...] = ()  # what a call from Python handed over: named here for readers, held by no file
     stage: dict[str, AnyStage]

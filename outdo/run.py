@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from outdo import environment, files, machine, plugins, randomness
+from outdo import environment, files, machine, plugins, randomness, trackers
 from outdo.compare.summary import summarise
 from outdo.errors import check
 from outdo.evaluation.measure import measure
@@ -110,6 +110,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> tuple[Task, Judg
     Returns what its stages share: the task, what trains and the gold judge.
     """
     given = given or Given()
+    trackers.check_installed(recipe.trackers)
     task = given.task or make_task(recipe)
     judge, gold = given.judge or make_judge(recipe.judge), given.gold or make_judge(recipe.gold)
     if recipe.plays:

@@ -35,6 +35,7 @@ from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
 from outdo.text.rows import Rows
+from outdo.trackers import Trackers
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer, lr_scale
 from outdo.training.step import NonFiniteError, Trainer
@@ -82,6 +83,7 @@ class Loop:
         self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
         self._step, self._evaluated = self._resume()
+        self.trackers = Trackers(run.recipe, run.folder, name, self._step)
 
     # --- budget -----------------------------------------------------------------------------------------------------
 
@@ -134,6 +136,7 @@ class Loop:
         self._update_s = 0.0
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
         files.append_line(self.folder / "metrics.jsonl", line)
+        self.trackers.log(self._step, line)
 
     # --- data -------------------------------------------------------------------------------------------------------
 
@@ -183,6 +186,7 @@ class Loop:
             self._evaluated = self.run.recipe.evaluation.points
             self._evaluate()
         self._checkpoint(final=True)
+        self.trackers.close()
         self.run.show(self.name, 1.0, "")
 
     def _play(self, temperature: float, opponent: str) -> Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]:
@@ -209,6 +213,7 @@ class Loop:
                 files.append_line(self.folder / "evaluations.jsonl", {
                     "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
                     "decode": decode, "opponent": opponent, **m.record(), "judging": judging})
+                self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{decode}/{opponent}/")
                 self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
                 if last and opponent == opponents[0]:
                     self._keep_examples(m, decode)
