@@ -57,6 +57,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="New run folder; runs/<name>-<n> unless given.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print recipe, plan and cost; do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train also where a pre-flight finds nothing to learn from.")] = False,
 ) -> None:
     """Do every stage of a recipe, measure each, and write the run folder and its report.
 
@@ -70,18 +71,23 @@ def run(
     """
     config = _recipe_of_run(recipe, set_, seed, out, resume)
     console = _console()
-    from outdo import plan
+    from outdo import files, plan
+    from outdo import recipe as recipes
     from outdo import run as runs
+
+    config = recipes.forced(config) if force else config
 
     with _resuming(resume) if resume and not dry_run else nullcontext():
         done = [n for n in config.order() if resume and (resume / "stages" / n / "done.json").exists()]
         planned = plan.make(config, done)
         if dry_run:
-            console.print(config.to_toml(), markup=False, highlight=False, soft_wrap=True)
+            console.print(runs.resolved(config).to_toml(), markup=False, highlight=False, soft_wrap=True)
         console.print(plan.render(planned))
         if dry_run:
             return
         if resume:
+            if force:
+                files.write_text(resume / "recipe.toml", config.to_toml())
             _work(config, resume, planned, console)
     if not resume:
         with (lock.new_folder(lambda: runs.new_folder(config, out)) as folder, lock.endings(folder),

@@ -77,16 +77,16 @@ def new_folder(name: Callable[[], Path]) -> Iterator[Path]:
 
 
 @contextmanager
-def endings(folder: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C and after a full disk."""
+def endings(folder: Path, go_on: str = "outdo run --resume") -> Iterator[None]:
+    """Say how to go on after Ctrl-C and after a full disk: `go_on` and the folder."""
     try:
         yield
     except (KeyboardInterrupt, OSError) as e:
         begun = (folder / "stages").exists()
         if isinstance(e, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; go on with: outdo run --resume {folder}" if begun else
+            raise Interrupted(f"interrupted; go on with: {go_on} {folder}" if begun else
                               "interrupted before the first stage; nothing was kept") from None
         if e.errno not in _FULL:
             raise
-        again = f"outdo run --resume {folder}" if begun else "start it again"
+        again = f"{go_on} {folder}" if begun else "start it again"
         raise UserError(f"disk full while writing to {folder}; free space, then {again}") from e

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that estimates assume
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 

@@ -12,16 +12,18 @@ from rich.text import Text
 from rich.tree import Tree
 
 from outdo import machine, randomness
+from outdo.judges.base import Judge
+from outdo.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import causal_attended, forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
-from outdo.run import check_recipe, compute_dtype
+from outdo.run import Given, check_recipe, compute_dtype, make_judge, resolved
 from outdo.start import skeleton
 from outdo.tasks.base import Task
 from outdo.text import render as rendering
+from outdo.text.rows import Rows
 from outdo.training.optimizer import step_flops
 
-UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that are assumed
 _SAMPLE = 64  # reference episodes that say how long an episode is
 _KEPT = 0.5  # share of its samples that a rejection stage is assumed to keep
 
@@ -68,6 +70,7 @@ class Plan:
     threads: int
     jobs: int
     evaluation: str
+    notes: tuple[str, ...] = ()  # what the task and the judges say of themselves
 
     @property
     def seconds(self) -> float:
@@ -75,18 +78,20 @@ class Plan:
         return sum(s.weight for s in self.stages if not s.done)
 
 
-def make(recipe: Recipe, done: Collection[str] = ()) -> Plan:
+def make(recipe: Recipe, done: Collection[str] = (), given: Given | None = None) -> Plan:
     """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    task = check_recipe(recipe)
+    recipe = resolved(recipe, given)
+    task, *judges = check_recipe(recipe, given)
     models = {name: skeleton(recipe, name, task) for name in recipe.order()}
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5)
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
-    typical = _typical(task, [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts))
-    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done) for name, model in models.items())
+    typical = _typical(task, [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts or _SAMPLE))
+    rows = given.rows if given else None
+    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done, rows) for name, model in models.items())
     return Plan(recipe.name, stages, max(_plain(m) for m in models.values()), peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
-                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task))
+                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task), _notes(recipe, task, judges))
 
 
 def _plain(model: LanguageModel) -> int:
@@ -94,11 +99,11 @@ def _plain(model: LanguageModel) -> int:
 
 
 def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: float, typical: Length,
-           done: bool) -> StagePlan:
+           done: bool, rows: Rows | None) -> StagePlan:
     stage, budget, c = recipe.stage[name], recipe.budget_flops(name), model.config
     if isinstance(stage, Rollouts) and stage.source is None:  # random weights: nothing that they write goes on for long
         typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2)
-    decode, update, batch = _step(stage, task, c, typical, step_flops(model, stage.optimizer))
+    decode, update, batch = _step(stage, task, c, typical, step_flops(model, stage.optimizer), rows)
     batch += f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     batch += f"; {trains:,} parameters train" if stage.lora or stage.freeze else ""
@@ -115,13 +120,14 @@ def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: fl
                      seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
 
 
-def _step(stage: AnyStage, task: Task, c: Sizes, typical: Length, optimizer: float) -> tuple[float, float, str]:
+def _step(stage: AnyStage, task: Task, c: Sizes, typical: Length, optimizer: float,
+          rows: Rows | None) -> tuple[float, float, str]:
     """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words.
 
     optimizer: FLOPs of one of its steps.
     """
     if isinstance(stage, Imitation) and stage.data is not None:
-        rendered = rendering.preview(stage, task.tokenizer(), c.max_position_embeddings, _SAMPLE)
+        rendered = rendering.preview(stage, task.tokenizer(), c.max_position_embeddings, _SAMPLE, rows)
         length = _mean_length([len(r.token_ids) for r in rendered], [r.trained_tokens for r in rendered])
         update = update_flops(c, round(length.tokens), round(length.attended), round(length.own))
         n = stage.episodes
@@ -173,9 +179,18 @@ def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
 
 def _evaluation(recipe: Recipe, task: Task) -> str:
     e = recipe.evaluation
-    everybody = ", ".join(_opponents(recipe, task))
-    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage "
-            f"against {task.opponents[0]}, at its end against {everybody}; charged to no budget")
+    if e.prompts == 0:
+        return "none"
+    first, everybody = task.opponents[0], ", ".join(_opponents(recipe, task))
+    whom = "" if everybody == "none" else f" against {first}, at its end against {everybody}"
+    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage{whom}; "
+            "charged to no budget")
+
+
+def _notes(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> tuple[str, ...]:
+    own = [make_judge(s.judge) for s in recipe.stage.values() if isinstance(s, Rollouts) and s.judge]
+    said = [task.describe(), *(j.describe() for j in (*judges, *own))]
+    return tuple(dict.fromkeys(s for s in said if s))
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
@@ -213,4 +228,4 @@ def render(plan: Plan) -> RenderableType:
     basis = (f"times are estimates: {plan.peak_flops / 1e9:,.0f} GFLOP/s measured on {threads}, of which updates are "
              f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%} (small models reach "
              f"less), and episodes as long as the reference players'{company}")
-    return Group(tree, total, Text(f"evaluation: {plan.evaluation}", style="dim"), Text(basis, style="dim"))
+    return Group(tree, total, *(Text(line, style="dim") for line in (f"evaluation: {plan.evaluation}", *plan.notes, basis)))

@@ -48,8 +48,13 @@ def find(package: str, name: str, base: type[T]) -> type[T]:
 def make(package: str, plugin: Plugin, base: type[T]) -> T:
     """An instance with its options checked against the plug-in's own Config. Raises UserError."""
     kind: Any = find(package, plugin.name, base)
+    return cast(T, kind(configured(package, plugin, kind)))
+
+
+def configured(package: str, plugin: Plugin, kind: Any) -> Any:
+    """The plug-in's options as its own class's Config. Raises UserError."""
     try:
-        config = kind.Config(**plugin.options)
+        return kind.Config(**plugin.options)
     except ValidationError as e:
         lines = []
         for problem in e.errors():
@@ -60,7 +65,6 @@ def make(package: str, plugin: Plugin, base: type[T]) -> T:
             else:
                 lines.append(f"{package[:-1]} {plugin.name!r}: {key} = {problem['input']!r}: {problem['msg']}")
         raise UserError("; ".join(lines)) from None
-    return cast(T, kind(config))
 
 
 def load(what: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from outdo.plan import Plan, duration
 
-Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message)
+Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
 _LINE_EVERY_S = 5.0
 _TICKS = 1000  # of a progress bar
 _ENOUGH = 0.03  # share of a stage after which its own pace says more than the plan
@@ -82,13 +83,19 @@ class Pace:
 def display(console: Console, plan: Plan) -> Iterator[Show]:
     """What to hand to `outdo.run.run` as `show`."""
     pace = Pace(plan)
-    if console.is_terminal:
+    if _live_output(console):
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24),
                    TextColumn("{task.percentage:>5.1f} %"), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=console, refresh_per_second=4) as progress:
             yield _live(progress, plan, pace)
     else:
         yield _lines(console, pace)
+
+
+def _live_output(console: Console) -> bool:
+    """A terminal, or a notebook that rich can draw in."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return (console.is_terminal or in_notebook) and not console.quiet
 
 
 def _live(progress: Progress, plan: Plan, pace: Pace) -> Show:
@@ -102,7 +109,9 @@ def _live(progress: Progress, plan: Plan, pace: Pace) -> Show:
         now = time.monotonic()
         pace.update(stage, share, now)
         progress.update(rows[stage], completed=_TICKS * min(share, 1.0))
-        if message:
+        if "\n" in message:
+            progress.console.print(message, markup=False, highlight=False)
+        elif message:
             progress.update(rows[stage], text=message)
         left = pace.left_s(now)
         progress.update(whole, completed=_TICKS * pace.overall, text="" if left is None else f"{duration(left)} left")
@@ -120,6 +129,8 @@ def _lines(console: Console, pace: Pace) -> Show:
             return
         if not message:
             printed[stage] = now
+        if "\n" in message:
+            return console.print(message, markup=False, highlight=False, soft_wrap=True)
         left = pace.left_s(now)
         tail = f"  {message}" if message else "" if left is None else f"  {duration(left)} left"
         console.print(f"{stage} {min(share, 1.0):.1%}  run {pace.overall:.1%}{tail}", markup=False, highlight=False,
@@ -131,7 +142,7 @@ def _lines(console: Console, pace: Pace) -> Show:
 @contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """For work that counts its items: call it with (what, how many are done, how many there are)."""
-    if not console.is_terminal:
+    if not _live_output(console):
         yield lambda what, done, of: None
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(),
@@ -143,6 +154,8 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def results(summary: dict[str, Any]) -> RenderableType:
     """summary.json's players: one row per player and decoding, one column per opponent."""
+    if not summary["players"]:
+        return Text(f"{summary['recipe']}: done; nothing was measured", no_wrap=True, overflow="ignore")
     return _pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
                   f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}")
 
@@ -169,16 +182,24 @@ def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: 
     sizes = sorted({c["n"] for _, _, c in cells})
     n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     table = Table()
-    for header in ("player", "decoding", *(f"vs {o}" for o in opponents)):
+    for header in ("player", "decoding", *("score" if o == "none" else f"vs {o}" for o in opponents)):
         table.add_column(header, justify="left" if header in ("player", "decoding") else "right")
     for row in dict.fromkeys(row for row, _, _ in cells):
         found = {o: c for r, o, c in cells if r == row}
         table.add_row(*row, *(_interval(found[o]) if o in found else "" for o in opponents))
     # Beside the table, not in it: there they would wrap at its width.
     heading = Text(title, no_wrap=True, overflow="ignore")
-    return Group(heading, table, Text(f"share won with 95 % interval, n = {n} prompts each", style="dim"))
+    metric = {str(c.get("metric", "win")).split(" vs ")[0] for _, _, c in cells} or {"score"}
+    words = {"win": "share won", "gold": "mean score by the gold judge"}
+    what = " and ".join(words.get(m, m) for m in sorted(metric))
+    return Group(heading, table, Text(f"{what} with 95 % interval, n = {n} prompts each", style="dim"))
 
 
 def _interval(c: dict[str, Any]) -> str:
-    low, high = c["ci95"]
-    return f"{c['value']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    """In percent where the score can only be one: a reward may be any number."""
+    value, low, high = numbers = [c["value"], *c["ci95"]]
+    if None in numbers:
+        return "no score"
+    if min(numbers) < 0 or max(numbers) > 1:
+        return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    return f"{value:.1%} ({100 * low:.1f} to {100 * high:.1f})"

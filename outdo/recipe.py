@@ -45,6 +45,7 @@ class ModelConfig(Table):
     kv_heads: int | None = None  # None: as many as heads
     ffn: int | None = None  # None: 8/3 of width, rounded up to a multiple of 8
     context: int | None = None  # None: what the task's longest trajectory needs
+    tokenizer: str | None = None  # for tasks of text: a checkpoint (folder, fetched name, hub id) whose tokenizer the model gets
     tie_embeddings: bool = True
     rope_theta: float = 10000.0
 
@@ -126,6 +127,7 @@ class Rollouts(Stage):
     judge: Plugin | None = None  # None: the recipe's
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
+    may_learn_nothing: bool = False  # go on where the pre-flight finds nothing to learn from: a control, or luck is hoped for
 
 
 class Rejection(Rollouts):
@@ -149,7 +151,7 @@ KINDS = ("pretrain", "sft", "rejection", "rl")
 class Evaluation(Table):
     """How stages are measured. The same held-out prompts for every stage and seed, so that comparisons are paired."""
 
-    prompts: int = Field(default=1000, ge=1)
+    prompts: int = Field(default=1000, ge=0)  # 0: nothing is measured
     split: str = "heldout"
     samples: int = Field(default=1, ge=1)  # answers per prompt when sampling; from 4 on with pass@4, from 16 on with pass@16
     points: int = Field(default=6, ge=1)  # along each stage, at equal shares of its budget; the last is its end
@@ -164,8 +166,8 @@ class Recipe(Table):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     seed: int = Field(default=0, ge=0)
     task: Plugin
-    judge: Plugin = Plugin(name="outcome")  # what trains
-    gold: Plugin = Plugin(name="outcome")  # what the user really wants; never trained on
+    judge: Plugin = Plugin(name="")  # what trains; no name: the task's own
+    gold: Plugin = Plugin(name="")  # what the user really wants, never trained on; no name: the task's own
     model: ModelConfig = ModelConfig()
     threads: int | None = Field(default=None, ge=1)  # None: all cores
     jobs: int = Field(default=1, ge=1)  # stages side by side where the tree branches, each with threads / jobs threads
@@ -173,7 +175,9 @@ class Recipe(Table):
     slots: int = Field(default=1024, ge=1)  # sequences that generate together
     arm_flops: float | None = Field(default=None, gt=0)  # default budget of stages from which nobody starts
     checkpoint_s: float = Field(default=30.0, gt=0)  # seconds between checkpoints for resuming
+    trackers: tuple[Literal["tensorboard", "wandb", "wandb-offline", "trackio"], ...] = ()  # see metrics there as well
     evaluation: Evaluation = Evaluation()
+    python: tuple[str, ...] = ()  # what a call from Python handed over: named here for readers, held by no file
     stage: dict[str, AnyStage]
 
     def order(self) -> list[str]:
@@ -202,6 +206,12 @@ class Recipe(Table):
         """Whether every other stage comes before or after it: nothing can run beside it."""
         return all(name in self.path(other) or other in self.path(name) for other in self.stage)
 
+    @property
+    def plays(self) -> bool:
+        """Whether the task is ever tried: imitating rows of data without measuring anything leaves it alone."""
+        rows_only = all(isinstance(s, Imitation) and s.data is not None for s in self.stage.values())
+        return self.evaluation.prompts > 0 or not rows_only
+
     def budget_flops(self, name: str) -> float | None:
         """A stage's own FLOP budget, or the arms' common one."""
         stage = self.stage[name]
@@ -219,6 +229,8 @@ class Recipe(Table):
     def validate_tree(self) -> None:
         """Raise UserError for missing start stages, cycles and stages without an end."""
         check(bool(self.stage), "the recipe has no stages; add a [stage.<name>] table with kind = 'pretrain', 'sft', ...")
+        if self.model.tokenizer is not None:
+            check(fetch.is_checkpoint(self.model.tokenizer), f"model.tokenizer = {self.model.tokenizer!r}: {fetch.FORMS}")
         for name, stage in self.stage.items():
             check(name.replace("_", "").replace("-", "").isalnum(),
                   f"stage name {name!r} is used as a folder; use letters, digits, - and _")
@@ -238,7 +250,12 @@ class Recipe(Table):
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
-        return tomli_w.dumps(_without_none(self.model_dump(mode="json", by_alias=True)))
+        return dumps(self.model_dump(mode="json", by_alias=True))
+
+
+def dumps(data: Mapping[str, Any]) -> str:
+    """Plain data as TOML, keys without a value left out."""
+    return tomli_w.dumps(_without_none(data))
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -262,6 +279,12 @@ def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> R
         raise UserError("; ".join(dict.fromkeys(_explain(e)))) from None
     recipe.validate_tree()
     return recipe
+
+
+def forced(recipe: Recipe) -> Recipe:
+    """The recipe with all of its stages allowed to learn nothing."""
+    learns = {n: s.model_copy(update={"may_learn_nothing": True}) for n, s in recipe.stage.items() if isinstance(s, Rollouts)}
+    return recipe.model_copy(update={"stage": {**recipe.stage, **learns}})
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -296,10 +319,10 @@ def _make_absolute(data: dict[str, Any]) -> None:
     """Checkpoints on this disk by their whole path, so that a run can be resumed from another folder."""
     stages = data.get("stage")
     stages = stages if isinstance(stages, dict) else {}
-    for stage in stages.values():
-        source = stage.get("from") if isinstance(stage, dict) else None
+    for table, key in [*((stage, "from") for stage in stages.values()), (data.get("model"), "tokenizer")]:
+        source = table.get(key) if isinstance(table, dict) else None
         if isinstance(source, str) and source not in stages and Path(source).exists():
-            stage["from"] = str(Path(source).resolve())
+            table[key] = str(Path(source).resolve())
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

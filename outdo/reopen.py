@@ -11,13 +11,13 @@ import torch
 
 from outdo import fetch, machine
 from outdo.errors import UserError, check
-from outdo.evaluate.measure import Measurement, measure
+from outdo.evaluation.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.models import hf
 from outdo.recipe import Recipe, load, nearest, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
-from outdo.run import compute_dtype, make_judge, make_task
+from outdo.run import Given, compute_dtype, make_judge, make_task, resolved
 from outdo.start import check_fits, final_checkpoint, say, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.training import checkpoint
@@ -85,11 +85,17 @@ def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = 
                     overrides: Mapping[str, Any] | None = None) -> Opened:
     """Load what `target` names. Raises UserError, also if the model does not fit the task."""
     folder, run = locate(target)
-    config = recipe_for(run, recipe, task, overrides or {})
+    return opened(folder, resolved(recipe_for(run, recipe, task, overrides or {})))
+
+
+def opened(folder: Path, config: Recipe, given: Given | None = None) -> Opened:
+    """Load a checkpoint for a recipe's task. Raises UserError, also if the model does not fit the task."""
+    given = given or Given()
     torch.set_num_threads(config.threads or torch.get_num_threads())
     machine.keep_freed_memory()
-    plays = make_task(config)
-    gold = make_judge(config.gold)
+    plays = given.task or make_task(config)
+    gold = given.gold or make_judge(config.gold)
+    gold.score([])  # says what it lacks
     tokenizer_of(plays, [folder])
     model = hf.load(folder)
     check_fits(model.config, plays, str(folder))
@@ -123,5 +129,5 @@ def measurements(opened: Opened, opponents: Sequence[str], decodes: Sequence[str
                                progress=lambda done, of: progress(f"{d} vs {o}", done, of))
 
             m: Measurement = measure(task, play, prompts, {"gold": opened.gold.score})
-            yield {"checkpoint": str(opened.folder), "task": task.name, "metric": task.headline, "decode": decode,
+            yield {"checkpoint": str(opened.folder), "task": task.name, "decode": decode,
                    "opponent": opponent, "seed": seed, **m.record()}

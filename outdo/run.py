@@ -6,27 +6,30 @@ Everything lands in the run folder; readers (report, compare, audit) see nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from outdo import environment, files, machine, plugins, randomness
+from outdo import environment, files, machine, plugins, randomness, trackers
 from outdo.compare.summary import summarise
 from outdo.errors import check
-from outdo.evaluate.measure import measure
+from outdo.evaluation.measure import measure
 from outdo.judges.base import Judge
 from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
 from outdo.recipe import load as load_recipe
 from outdo.side_by_side import work_side_by_side
 from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
+from outdo.stages.preflight import preflight
 from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
 from outdo.start import model_of, roots, skeleton, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.text import render
+from outdo.text.rows import Rows
 from outdo.types import Prompt, Trajectory, Usage
 
 STAGES: dict[type, Callable[[Loop], None]] = {Pretrain: imitate, Sft: imitate, Rejection: reject, Rl: reinforce}
@@ -34,11 +37,22 @@ JUDGING_PAIRS = 500
 Show = Callable[[str, float, str], None]
 
 
-def run(recipe: Recipe, folder: Path, show: Show) -> Path:
+@dataclass(frozen=True)
+class Given:
+    """What a call from Python hands over in place of what the recipe names: no file can hold it (see `outdo.api`)."""
+
+    task: Task | None = None
+    judge: Judge | None = None
+    gold: Judge | None = None
+    rows: Rows | None = None  # of the imitation stages
+
+
+def run(recipe: Recipe, folder: Path, show: Show, given: Given | None = None) -> Path:
     """Do, or go on with, the recipe in `folder`. Returns the path of summary.json. Raises UserError."""
+    recipe = resolved(recipe, given)
     threads = recipe.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    state = prepare(recipe, folder, show)
+    state = prepare(recipe, folder, show, given)
     measure_players(state)
     with stop_gently(state):
         left = [n for n in recipe.order() if not (folder / "stages" / n / "done.json").exists()]
@@ -57,13 +71,14 @@ def do_stage(state: Run, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     machine.keep_freed_memory()
     loop = Loop(state, name, model_of(state.recipe, name, state.task, state.folder))
-    STAGES[type(state.recipe.stage[name])](loop)
+    if isinstance(loop.config, Rl | Rejection):
+        preflight(loop)
+    STAGES[type(loop.config)](loop)
 
 
-def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
+def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None) -> Run:
     """Check the recipe, and make the run folder and all that its stages share."""
-    task = check_recipe(recipe)
-    judge, gold = make_judge(recipe.judge), make_judge(recipe.gold)
+    task, judge, gold = check_recipe(recipe, given)
     dtype = compute_dtype(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
@@ -72,15 +87,34 @@ def prepare(recipe: Recipe, folder: Path, show: Show) -> Run:
         files.write_json(folder / "environment.json", environment.describe(dtype))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
-    state = Run(recipe, folder, task, tokenizer_of(task, roots(recipe).values()), judge, gold, dtype, heldout, [], show)
+    state = Run(recipe, folder, task, tokenizer_of(task, roots(recipe).values()), judge, gold, dtype, heldout, [], show,
+                given.rows if given else None)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
 
 
-def check_recipe(recipe: Recipe) -> Task:
-    """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError."""
-    task = make_task(recipe)
-    make_judge(recipe.judge), make_judge(recipe.gold)
+def resolved(recipe: Recipe, given: Given | None = None) -> Recipe:
+    """The recipe with the judges that it leaves to its task. Raises UserError."""
+    check(given is not None or not recipe.python, f"this run was given its {' and '.join(recipe.python)} by a call from Python, "
+          "and no file holds them; go on with the same call and resume = its folder, or measure a checkpoint with outdo.evaluate")
+    own = given.task.judge if given and given.task else plugins.find("tasks", recipe.task.name, Task).judge  # type: ignore[type-abstract]
+    judge = recipe.judge if recipe.judge.name else Plugin(name=own)
+    # A table of prompts knows no judge: what trains is all there is.
+    gold = recipe.gold if recipe.gold.name else judge if own in (judge.name, "function") else Plugin(name=own)
+    return recipe.model_copy(update={"judge": judge, "gold": gold})
+
+
+def check_recipe(recipe: Recipe, given: Given | None = None) -> tuple[Task, Judge, Judge]:
+    """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError.
+
+    Returns what its stages share: the task, what trains and the gold judge.
+    """
+    given = given or Given()
+    trackers.check_installed(recipe.trackers)
+    task = given.task or make_task(recipe)
+    judge, gold = given.judge or make_judge(recipe.judge), given.gold or make_judge(recipe.gold)
+    if recipe.plays:
+        judge.score([]), gold.score([])  # they say what they lack
     for name, stage in recipe.stage.items():
         check_stage(recipe, name, task)
         if isinstance(stage, Rl):
@@ -95,12 +129,12 @@ def check_recipe(recipe: Recipe) -> Task:
     for name, stage in recipe.stage.items():
         sizes = skeleton(recipe, name, task).config
         if isinstance(stage, Imitation) and stage.data is not None:
-            render.preview(stage, tokenizer, sizes.max_position_embeddings)
+            render.preview(stage, tokenizer, sizes.max_position_embeddings, given=given.rows)
     # The task knows its splits, and whether they have any prompts with these options.
     played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
-    for split in dict.fromkeys([e.split, *(s.split for s in played)]):
+    for split in dict.fromkeys([*([e.split] if e.prompts else []), *(s.split for s in played)]):
         task.prompts(split, 1, 0)
-    return task
+    return task, judge, gold
 
 
 def make_task(recipe: Recipe) -> Task:
@@ -140,7 +174,7 @@ def compute_dtype(recipe: Recipe) -> torch.dtype:
 def judging_pairs(task: Task, heldout: Sequence[Prompt]) -> tuple[list[Any], int | None]:
     """Won and not-won prefixes from all reference players' games; the same for every stage."""
     games: list[Trajectory] = []
-    for i, player in enumerate(task.players):
+    for i, player in enumerate(task.players if heldout else ()):
         for opponent in task.opponents:
             games += task.play(player, heldout, luck(heldout, i), opponent)
     pairs = task.judge_pairs(games, JUDGING_PAIRS, 0)
@@ -157,7 +191,7 @@ def measure_players(state: Run) -> None:
     file = state.folder / "players.jsonl"
     if file.exists():
         return
-    names = state.recipe.evaluation.players or state.task.players
+    names = (state.recipe.evaluation.players or state.task.players) if state.heldout else ()
     opponents = state.recipe.evaluation.opponents or state.task.opponents
     lines = []
     for player in names:

@@ -19,9 +19,12 @@ from outdo.tasks.base import Task
 
 
 def roots(recipe: Recipe) -> dict[str, Path]:
-    """The checkpoints that stages start from, as they are written -> their folders, fetched if need be. Raises UserError."""
-    written = [s.source for n, s in recipe.stage.items() if s.source is not None and recipe.parent(n) is None]
-    return {source: fetch.resolve(source, say) for source in dict.fromkeys(written)}
+    """The checkpoints that stages or their tokenizer start from, as they are written -> their folders, fetched if need be.
+
+    Raises UserError.
+    """
+    written = [s.source for n, s in recipe.stage.items() if recipe.parent(n) is None] + [recipe.model.tokenizer]
+    return {source: fetch.resolve(source, say) for source in dict.fromkeys(written) if source is not None}
 
 
 def say(line: str) -> None:
@@ -44,13 +47,14 @@ def tokenizer_of(task: Task, folders: Collection[Path]) -> PreTrainedTokenizerBa
     return tokenizer
 
 
-def check_fits(sizes: Sizes, task: Task, name: str) -> None:
-    """A model must know the task's tokens and read its longest episode. Raises UserError."""
+def check_fits(sizes: Sizes, task: Task, name: str, plays: bool = True) -> None:
+    """A model must know the task's tokens and, if it plays, read its longest episode. Raises UserError."""
     words = len(task.tokenizer())
     check(sizes.vocab_size >= words, f"checkpoint {name!r} has weights for {sizes.vocab_size} tokens and its tokenizer "
           f"knows {words}; they do not belong together")
-    check(sizes.max_position_embeddings >= task.max_tokens, f"checkpoint {name!r} reads at most {sizes.max_position_embeddings} "
-          f"tokens and an episode of {task.name} needs {task.max_tokens}; shorten the task")
+    context = sizes.max_position_embeddings
+    check(not plays or context >= task.max_tokens, f"checkpoint {name!r} reads at most {context} tokens and an episode of "
+          f"{task.name} needs {task.max_tokens}; shorten the task")
 
 
 def skeleton(recipe: Recipe, name: str, task: Task) -> LanguageModel:
@@ -61,7 +65,7 @@ def skeleton(recipe: Recipe, name: str, task: Task) -> LanguageModel:
         with torch.device("meta"):
             return adapted(recipe, name, Decoder(config))
     model = hf.skeleton(fetch.resolve(source, say))
-    check_fits(model.config, task, source)
+    check_fits(model.config, task, source, recipe.plays)
     return adapted(recipe, name, model)
 
 
@@ -85,8 +89,8 @@ def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig
     check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions "
                                        "need an even head size")
     context = m.context or task.max_tokens
-    check(context >= task.max_tokens, f"model.context = {context} is shorter than the longest {task.name} episode, "
-          f"{task.max_tokens} tokens; raise model.context or shorten the task")
+    check(not recipe.plays or context >= task.max_tokens, f"model.context = {context} is shorter than the longest "
+          f"{task.name} episode, {task.max_tokens} tokens; raise model.context or shorten the task")
     ffn = m.ffn or -(-m.width * 8 // 3 // 8) * 8
     return DecoderConfig(vocab_size, m.width, ffn, m.depth, m.heads, kv, context, m.rope_theta,
                          tie_word_embeddings=m.tie_embeddings)

@@ -72,7 +72,8 @@ def test_dry_run_says_everything_and_creates_nothing(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert files_below(tmp_path) == []
     resolved, _, plan = done.out.partition("\ntiny  ")
-    expected = recipe.load(TINY, {"stage.sft.episodes": 5, "seed": 7})
+    judges = {"judge.name": "outcome", "gold.name": "outcome"}  # the task's
+    expected = recipe.load(TINY, {"stage.sft.episodes": 5, "seed": 7, **judges})
     assert recipe.parse(tomllib.loads(resolved)) == expected
     assert re.search(r"sft  24 steps, about \d\.?\d*e\+0[78] FLOPs, about 0 s \+ evaluations", plan)
     assert "5 episodes of 'teacher' per step" in plan

@@ -16,17 +16,18 @@ FILES = sorted((ROOT / "outdo").rglob("*.py"))
 TEXTS = [f for d in ("outdo", "docs") for f in sorted((ROOT / d).rglob("*")) if f.is_file() and "__pycache__" not in f.parts]
 
 # Packages beside each other. An edge that is not in the table is an error; keep it short.
-SIBLINGS = {"tasks", "judges", "algorithms", "models", "rollout", "training", "ledger", "evaluate", "compare", "report",
+SIBLINGS = {"tasks", "judges", "algorithms", "models", "rollout", "training", "ledger", "evaluation", "compare", "report",
             "audit", "text"}  # fmt: skip
 ALLOWED = {
     "rollout": {"models"},
     "training": {"models"},
-    "evaluate": {"models"},
-    "compare": {"evaluate", "ledger"},
+    "evaluation": {"models"},
+    "compare": {"evaluation", "ledger"},
+    "tasks": {"text"},
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them
 # Top-level modules that may import packages.
-COMPOSERS = {"run", "start", "side_by_side", "reopen", "plan", "play", "inspecting", "cli"}
+COMPOSERS = {"run", "start", "side_by_side", "reopen", "plan", "play", "inspecting", "result", "api", "cli"}
 STAGES_USERS = {"run", "side_by_side", "cli"}
 BASE = {"types": set(), "errors": set(), "randomness": set(), "machine": set(), "recipe": {"errors", "fetch"}}
 

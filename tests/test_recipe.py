@@ -62,7 +62,7 @@ def test_a_resolved_recipe_shows_every_default() -> None:
     assert data["stage"]["rl"]["optimizer"]["betas"] == [0.9, 0.95]
     assert data["stage"]["rl"]["algorithm"] == {"name": "grpo"}
     assert data["stage"]["sft"]["from"] == "pretrain" and "source" not in data["stage"]["sft"]
-    assert data["gold"] == {"name": "outcome"}
+    assert data["gold"] == {"name": ""}  # the task knows
 
 
 def test_options_of_plugins_are_kept() -> None:

@@ -16,9 +16,9 @@ import torch
 from scipy.stats import binomtest
 from toys import SMALL, decoder
 
-from outdo.evaluate.judging import recognises_wins
-from outdo.evaluate.measure import measure
-from outdo.evaluate.stats import Difference, hierarchical_interval, mean_interval, paired_difference, pass_at_k, wilson
+from outdo.evaluation.judging import recognises_wins
+from outdo.evaluation.measure import measure
+from outdo.evaluation.stats import Difference, hierarchical_interval, mean_interval, paired_difference, pass_at_k, wilson
 from outdo.types import Finish, Prompt, Score, Trajectory, Usage
 
 # --- intervals ------------------------------------------------------------------------------------------------------

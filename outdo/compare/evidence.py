@@ -39,8 +39,9 @@ class Evidence:
     @cached_property
     def opponents(self) -> list[str]:
         """Opponents in the order they were played; the first is the main one."""
-        rows = files.read_lines(self.folders[0] / "players.jsonl")
-        return list(dict.fromkeys(r["opponent"] for r in rows))
+        rows = [*files.read_lines(self.folders[0] / "players.jsonl")]
+        rows += [r for seeds in self._evaluations.values() for r in seeds[0] if r["last"]]
+        return list(dict.fromkeys(r["opponent"] for r in rows)) or ["none"]
 
     @cached_property
     def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:

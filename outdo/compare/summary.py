@@ -44,5 +44,6 @@ def reference_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: int, extra: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "stage": stage, "decode": decode, "metric": f"win vs {e['opponent']}", "value": e["value"],
-            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra}
+    metric = f"{e.get('metric', 'win')} vs {e['opponent']}"
+    return {"name": name, "stage": stage, "decode": decode, "metric": metric, "value": e["value"], "ci95": e["ci95"],
+            "n": e["n"], "seeds": [seed], "extra": extra}

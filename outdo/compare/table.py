@@ -12,7 +12,7 @@ from outdo import files
 from outdo.compare.evidence import Evidence
 from outdo.compare.verdicts import verdicts
 from outdo.errors import check
-from outdo.evaluate.stats import hierarchical_interval
+from outdo.evaluation.stats import hierarchical_interval
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe

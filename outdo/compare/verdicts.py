@@ -15,7 +15,7 @@ import numpy as np
 
 from outdo.compare import cost
 from outdo.compare.evidence import Evidence, Items
-from outdo.evaluate.stats import Difference, hierarchical_interval, paired_difference
+from outdo.evaluation.stats import Difference, hierarchical_interval, paired_difference
 from outdo.recipe import Recipe
 
 Verdict = dict[str, Any]

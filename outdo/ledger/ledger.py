@@ -42,7 +42,7 @@ class Ledger:
     """Events of one stage in `ledger.jsonl`: step, what, usage fields, wall_s, cpu_s, peak_rss_bytes; training ones also
     update_s, the seconds in optimiser steps, and the threads they ran on.
 
-    what: "train" (the stage's own work, what its budget counts), "evaluate" or "checkpoint" (overhead, kept apart).
+    what: "train" (the stage's own work, what its budget counts), "evaluate", "checkpoint" or "preflight" (overhead, kept apart).
     Steps that an interruption made the stage repeat stay in the file, marked redone: they were paid for.
     """
 

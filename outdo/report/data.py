@@ -158,7 +158,7 @@ def _players(folder: Path, recipe: Recipe, stages: dict[str, Stage]) -> list[Row
 
 def _player(name: str, stage: str | None, decode: str, e: Row, seed: int, judging: Any) -> Row:
     extra = {**_dict(e.get("extra")), "opponent": e.get("opponent"), "judging": judging}
-    return {"name": name, "stage": stage, "decode": decode, "metric": f"win vs {e.get('opponent')}",
+    return {"name": name, "stage": stage, "decode": decode, "metric": f"{e.get('metric', 'win')} vs {e.get('opponent')}",
             "value": e.get("value"), "ci95": e.get("ci95"), "n": e.get("n"), "seeds": [seed], "extra": extra}
 
 

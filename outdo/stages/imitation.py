@@ -36,7 +36,8 @@ def imitate_rows(loop: Loop) -> None:
     """Take the next rows, imitate the answers in them, repeat until the budget is spent."""
     config = loop.config
     assert isinstance(config, Pretrain | Sft)
-    feed = rows.Feed(rows.load(config.data, config.data_split, config.stream), loop.seed)
+    given = loop.run.rows
+    feed = rows.Feed(rows.load(config.data, config.data_split, config.stream) if given is None else given, loop.seed)
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
     for step in loop.steps():
         numbered = feed.take(step * config.episodes, config.episodes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError
-from outdo.evaluate.judging import recognises_wins
-from outdo.evaluate.measure import Measurement, measure
+from outdo.evaluation.judging import recognises_wins
+from outdo.evaluation.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
@@ -33,6 +34,8 @@ from outdo.recipe import AnyStage, Plugin, Recipe, Rl
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
+from outdo.text.rows import Rows
+from outdo.trackers import Trackers
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer, lr_scale
 from outdo.training.step import NonFiniteError, Trainer
@@ -53,6 +56,7 @@ class Run:
     heldout: list[Prompt]  # the evaluation's prompts
     pairs: list[tuple[IntArray, IntArray]]  # for the judging test; empty if the task has none
     show: Callable[[str, float, str], None]  # (stage, share done, message)
+    rows: Rows | None = None  # given from Python in place of the imitation stages' `data`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ class Loop:
         self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
         self._step, self._evaluated = self._resume()
+        self.trackers = Trackers(run.recipe, run.folder, name, self._step)
 
     # --- budget -----------------------------------------------------------------------------------------------------
 
@@ -93,13 +98,18 @@ class Loop:
         """Step numbers until the budget is spent. Between two steps: evaluation, checkpoint, progress, Ctrl-C."""
         if self.run.interrupted:  # while the stage before was being measured
             raise KeyboardInterrupt
-        if self._step == 0 and self._evaluated == 0:
+        if not self.begun:
             self._evaluate()
         while self.spent < 1.0:
             yield self._step
             self._step += 1
             self._after_step()
         self._finish()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier process came to this stage's first checkpoint."""
+        return self._step > 0 or self._evaluated > 0
 
     @property
     def lr_scale(self) -> float:
@@ -125,6 +135,7 @@ class Loop:
         self._update_s = 0.0
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
         files.append_line(self.folder / "metrics.jsonl", line)
+        self.trackers.log(self._step, line)
 
     # --- data -------------------------------------------------------------------------------------------------------
 
@@ -174,6 +185,7 @@ class Loop:
             self._evaluated = self.run.recipe.evaluation.points
             self._evaluate()
         self._checkpoint(final=True)
+        self.trackers.close()
         self.run.show(self.name, 1.0, "")
 
     def _play(self, temperature: float, opponent: str) -> Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]:
@@ -187,6 +199,8 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Sampled and greedy against the first opponent; at the end of the stage against all of them."""
+        if not self.run.heldout:
+            return
         recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
         self.engine.load(self.trainer.steps)
         opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
@@ -201,10 +215,13 @@ class Loop:
                 files.append_line(self.folder / "evaluations.jsonl", {
                     "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
                     "decode": decode, "opponent": opponent, **m.record(), "judging": judging})
+                self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{decode}/{opponent}/")
                 self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
                 if last and opponent == opponents[0]:
                     self._keep_examples(m, decode)
-                self.run.show(self.name, self.spent, f"{decode} {m.value:.1%} vs {opponent}")
+                against = "" if opponent == "none" else f" vs {opponent}"
+                self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
+        self.judge.logged()  # what functions logged here belongs to no step
 
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""
@@ -287,7 +304,8 @@ def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
         if announce:  # print is not safe here: it may be the very call that the signal interrupted
             os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    in_charge = threading.current_thread() is threading.main_thread()  # others get no signals
+    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM) if in_charge}
     try:
         yield
     finally:

@@ -34,11 +34,11 @@ def reinforce(loop: Loop) -> None:
         loop.book(usage, metrics)
 
 
-def gather(loop: Loop, step: int) -> tuple[list[Group], Usage]:
-    """Prompts -> trajectories -> scores."""
+def gather(loop: Loop, step: int, n: int | None = None) -> tuple[list[Group], Usage]:
+    """Prompts -> trajectories -> scores. n: only the first prompts of the step."""
     config = loop.config
     assert isinstance(config, Rollouts)
-    prompts = loop.prompts(step, config.prompts, config.split)
+    prompts = loop.prompts(step, config.prompts, config.split)[:n]
     loop.engine.load(loop.trainer.steps, loop.trainer.critic)
     trajectories, usage = rollout(loop.engine, loop.task, prompts, group_size=config.group_size,
                                   temperature=config.temperature, opponent=loop.opponent(step), seed=loop.seed)

@@ -49,7 +49,7 @@ class Task(ABC):
     opponents: tuple[str, ...] = ("none",)  # what the policy can be evaluated against; the first is the default
     players: tuple[str, ...] = ()  # reference players, for `play`
     headline: str = "win"  # the key of `metrics` that is the score; "gold": the gold judge's score is
-    judge: str = "outcome"  # default training and gold judge
+    judge: str = "outcome"  # default training and gold judge; "function": the recipe must name functions
 
     def describe(self) -> str:
         """One line for the reader: what was taken from the data and what was left out. Empty: nothing to say."""
@@ -66,6 +66,11 @@ class Task(ABC):
     @abstractmethod
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
         """Prompts number start .. start+n-1 of the endless stream (split, seed). Splits share no underlying item."""
+
+    def size(self, split: str) -> int | None:
+        """How many different prompts the split has; None: more than anyone asks for."""
+        del split
+        return None
 
     @abstractmethod
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:

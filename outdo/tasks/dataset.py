@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from outdo import plugins, randomness
 from outdo.errors import UserError, check
 from outdo.tasks.base import Episodes
-from outdo.tasks.text import rows as reader
 from outdo.tasks.text import tools as tooling
-from outdo.tasks.text.chat import Messages
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
+from outdo.text import rows as text_rows
+from outdo.text.chat import Messages, without_none
 from outdo.types import IntArray, Prompt
 
 _TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
@@ -39,7 +39,7 @@ class Dataset(TextTask):
 
         data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
         validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
-        heldout: float = Field(default=0.15, ge=0, lt=1)
+        heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
         environment: str | None = None  # a class with reset(**row), and typed methods as tools: "my_games.py:Wordle"
         max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
@@ -50,7 +50,7 @@ class Dataset(TextTask):
     def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
                  tools: Sequence[Callable[..., Any]] = (), environment_factory: Callable[[], Any] | None = None) -> None:
         c = config or self.Config()
-        check(c.validation + c.heldout < 1, f"validation = {c.validation} and heldout = {c.heldout} leave nothing to train on")
+        check(c.validation + c.heldout <= 1, f"validation = {c.validation} and heldout = {c.heldout} are more than there is")
         super().__init__(c)
         self._given = rows
         self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
@@ -77,9 +77,8 @@ class Dataset(TextTask):
     def _rows(self) -> list[dict[str, Any]]:
         """All rows, each with its `prompt`."""
         check(self._given is not None or bool(self.config.data), "task dataset has no data; set task.data = 'file.jsonl'")
-        rows = list(reader.load(self.config.data) if self._given is None else self._given)
+        rows = text_rows.load(self.config.data if self._given is None else self._given)
         name = self.config.data or "the dataset"
-        check(bool(rows), f"{name} is empty; it needs rows with a prompt")
         return [self._columns(row, i, name) for i, row in enumerate(rows)]
 
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
@@ -140,6 +139,10 @@ class Dataset(TextTask):
         return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
                                      self.config.max_tool_tokens)
 
+    def size(self, split: str) -> int:
+        """See `Task.size`."""
+        return len(self._pool(split))
+
     def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
         """See `TextTask.row`. Training goes round and round, in a new order each time; measuring takes each prompt once."""
         pool = self._pool(split)
@@ -164,17 +167,13 @@ def _order(n: int, key: int) -> list[int]:
 def _prompt(row: Mapping[str, Any]) -> str | Messages | None:
     """The prompt in any of the shapes; None if the row has none of them."""
     if row.get("prompt"):
-        return row["prompt"] if isinstance(row["prompt"], str) else [_message(m) for m in row["prompt"]]
+        prompt: str | Messages = without_none(row["prompt"])
+        return prompt
     if row.get("messages"):
-        messages = [_message(m) for m in row["messages"]]
+        messages: Messages = without_none(row["messages"])
         asked = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
         return messages[: asked[-1]] if asked else messages
     return [{"role": "user", "content": str(row["question"])}] if row.get("question") else None
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the empty columns that Parquet adds where only some messages have a key."""
-    return {k: v for k, v in message.items() if v is not None}
 
 
 def _text(prompt: str | Messages) -> str:

@@ -8,25 +8,19 @@ write up to its end token. Each such stretch is encoded by itself, as it is when
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from outdo.errors import UserError, check
+from outdo.errors import check
 from outdo.recipe import Imitation
-from outdo.text.rows import Row, first
+from outdo.text.chat import Chat, Messages, Span, without_none
+from outdo.text.rows import Row, Rows, first
 from outdo.text.shapes import Shape, shape_of
 from outdo.types import BoolArray, IntArray, Sample
-
-Messages = Sequence[Mapping[str, Any]]
-Span = tuple[int, int]  # of characters
-_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class Renderer:
         if isinstance(prompt, str) and isinstance(answer, str | None):
             ids, trains = self._plain(prompt, answer, place)
         else:
-            ids, trains = self._chat(_without_none(prompt), _without_none(answer), row, place)
+            ids, trains = self._chat(without_none(prompt), without_none(answer), row, place)
         token_ids, mask = np.array(ids, np.int64), np.array(trains, np.bool_)
         if self.everything and answer is not None:
             mask[:] = True
@@ -84,7 +78,7 @@ class Renderer:
         return ids, trains
 
     def _chat(self, prompt: Messages, answer: Messages | None, row: Row, place: str) -> tuple[list[int], list[bool]]:
-        chat = _Chat(self.tokenizer, row, place)
+        chat = Chat(self.tokenizer, row, place)
         text, spans = (chat.text(prompt, generate=True), []) if answer is None else chat.spans(prompt, answer)
         return self._encode(text, spans, place)
 
@@ -119,61 +113,16 @@ class Renderer:
         return ids
 
 
-class _Chat:
-    """Renders one row's conversation with the tokenizer's chat template."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Row, place: str) -> None:
-        tools = row.get("tools") or None
-        self.place = place
-        try:
-            self.tools = _without_none(json.loads(tools) if isinstance(tools, str) else tools)
-            self.template: str = tokenizer.get_chat_template(tools=self.tools)
-        except ValueError as e:
-            what = "its tools are not JSON" if isinstance(e, json.JSONDecodeError) else "the tokenizer has no chat template"
-            raise UserError(f"{place}: {what} ({str(e).splitlines()[0]}); messages take a chat model's tokenizer, and tools a "
-                            "list of JSON schemas") from None
-        self.variables = {**tokenizer.special_tokens_map, **(row.get("chat_template_kwargs") or {})}
-
-    def text(self, messages: Messages, generate: bool = False) -> str:
-        return self._render(messages, generate)[0]
-
-    def spans(self, prompt: Messages, answer: Messages) -> tuple[str, list[Span]]:
-        """The whole conversation as text, and where in it are the assistant's turns of the answer."""
-        conversation = [*prompt, *answer]
-        if _MARKED.search(self.template):
-            text, spans = self._render(conversation, marks=True)
-            return text, spans[len(self._render(prompt, marks=True)[1]) if prompt else 0 :]
-        text, spans = self.text(conversation), list[Span]()
-        for i, message in enumerate(conversation):
-            if message["role"] == "assistant" and i >= len(prompt):
-                before, after = self.text(conversation[:i], generate=True), self.text(conversation[: i + 1])
-                check(after.startswith(before) and text.startswith(after), f"{self.place}: the chat template cannot tell what "
-                      f"the assistant wrote in message {i}: the conversation up to there is rendered differently when it goes "
-                      "on; mark the assistant's part in the template with {% generation %}, or keep each row to one answer")
-                spans.append((len(before), len(after)))
-        return text, spans
-
-    def _render(self, messages: Messages, generate: bool = False, marks: bool = False) -> tuple[str, list[Span]]:
-        try:
-            rendered: Any = render_jinja_template(
-                conversations=[[dict(m) for m in messages]], tools=self.tools, chat_template=self.template,
-                add_generation_prompt=generate, return_assistant_tokens_mask=marks, **self.variables)  # fmt: skip
-        except Exception as e:  # templates raise what they like
-            said = " ".join(str(e).split())
-            raise UserError(f"{self.place}: the chat template cannot render {_roles(messages)} ({type(e).__name__}: {said}); "
-                            "change the row, or use a model whose template takes such conversations") from None
-        (text,), spans = rendered
-        return text, [(a, b) for a, b in spans[0] if b > a] if marks else []
-
-
 def renderer(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int) -> Renderer:
     """What renders the rows of a stage for a model with this context."""
     return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything")
 
 
-def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64) -> list[Rendered]:
-    """The first rows of a stage's data. Raises UserError, also if nothing in them can be imitated."""
-    render, rows = renderer(config, tokenizer, context), first(config.data, n, config.data_split, config.stream)
+def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
+            given: Rows | None = None) -> list[Rendered]:
+    """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
+    render = renderer(config, tokenizer, context)
+    rows = first(config.data if given is None else given, n, config.data_split, config.stream)
     rendered = [render(row, f"{config.data}, row {i}") for i, row in enumerate(rows)]
     shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
     check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "
@@ -203,14 +152,3 @@ def imitated(row: Row, shape: Shape) -> tuple[Any, Any]:
 def _sampled(piece: list[int], end: int | None) -> int:
     """How many tokens of a turn the policy writes: up to its last end token; all if there is none."""
     return len(piece) - piece[::-1].index(end) if end in piece else len(piece)
-
-
-def _without_none(value: Any) -> Any:
-    """Without the keys that Arrow tables add to dicts that lack them."""
-    if isinstance(value, Mapping):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _roles(messages: Messages) -> str:
-    return "a conversation of " + (", ".join(str(m["role"]) for m in messages[:6]) or "no messages")

@@ -16,13 +16,13 @@ import real
 from transformers import PreTrainedTokenizerBase
 
 from outdo.errors import UserError
-from outdo.evaluate.measure import measure
+from outdo.evaluation.measure import measure
 from outdo.judges.function import FunctionJudge
 from outdo.judges.reasoning_gym import ReasoningGymJudge
 from outdo.rollout.episodes import rollout
 from outdo.tasks.dataset import Dataset
 from outdo.tasks.reasoning_gym import ReasoningGym
-from outdo.tasks.text import chat
+from outdo.text import chat
 from outdo.types import Finish, Usage
 
 ROWS = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(200)]
@@ -128,14 +128,14 @@ def test_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "split", "n", "message"),
     [
-        ([], {}, "train", 1, "the dataset is empty"),
+        ([], {}, "train", 1, "data 'list' has no rows"),
         ([{"text": "x"}], {}, "train", 1, "row 0 of the dataset has no prompt; it needs a column prompt .* and has text"),
         (None, {}, "train", 1, "task dataset has no data; set task.data"),
-        (None, {"data": "nowhere.jsonl"}, "train", 1, "data file 'nowhere.jsonl' does not exist"),
+        (None, {"data": "nowhere.jsonl"}, "train", 1, "data 'nowhere.jsonl' does not exist"),
         (ROWS, {}, "trian", 1, "split 'trian': task dataset has no such split; did you mean 'train'"),
         (ROWS, {}, "heldout", 1000, r"split 'heldout' has \d+ prompts.*set evaluation.prompts = \d+ or less"),
         (ROWS[:2], {}, "heldout", 1, "has none of the 2 rows; add rows"),
-        ([{"prompt": [{"role": "user"}]}], {"heldout": 0.0}, "train", 1, "the chat template refuses messages with the role"),
+        ([{"prompt": [{"role": "user"}]}], {"heldout": 0.0}, "train", 1, "the chat template cannot render a conversation of"),
     ],
 )
 def test_bad_data(tokenizer: PreTrainedTokenizerBase, rows: Any, options: dict[str, Any], split: str, n: int,
@@ -145,7 +145,7 @@ def test_bad_data(tokenizer: PreTrainedTokenizerBase, rows: Any, options: dict[s
 
 
 def test_damaged_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    for name, text, message in (("a.jsonl", '{"prompt": "x"}\n{"pro', "line 2 is no JSON"), ("b.jsonl", "3\n", "is no object"),
+    for name, text, message in (("a.jsonl", '{"prompt": "x"}\n{"pro', "line 2 is not JSON"), ("b.jsonl", "3\n", "is not a JSON"),
                                 ("c.parquet", "no", "cannot be read")):  # fmt: skip
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):
@@ -157,7 +157,7 @@ def test_a_tokenizer_without_a_template(tokenizer: PreTrainedTokenizerBase) -> N
     bare.chat_template = None
     assert chat.stop_ids(bare) == (bare.eos_token_id,)
     bound(bare).prompts("train", 1, 0)  # plain strings need none
-    with pytest.raises(UserError, match="has no chat template, and the prompts are messages"):
+    with pytest.raises(UserError, match="the prompt: the tokenizer has no chat template"):
         bound(bare, [{"question": "Why?"}], heldout=0, validation=0).prompts("train", 1, 0)
     bare.eos_token = None
     with pytest.raises(UserError, match="no end-of-text token"):

@@ -21,7 +21,8 @@ from outdo.judges.function import FunctionJudge
 from outdo.rollout.episodes import rollout
 from outdo.stages.imitation import demonstration
 from outdo.tasks.dataset import Dataset
-from outdo.tasks.text import chat, tools
+from outdo.tasks.text import tools
+from outdo.text import chat
 from outdo.types import Finish, Prompt, Trajectory
 
 END = 2  # <|im_end|>

@@ -14,8 +14,8 @@ from outdo import randomness
 from outdo.errors import UserError, check
 from outdo.recipe import nearest
 from outdo.tasks.base import Episodes, Options, Task
-from outdo.tasks.text import chat
-from outdo.tasks.text.chat import Messages
+from outdo.text import chat
+from outdo.text.chat import Messages
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory
 
 
@@ -50,7 +50,8 @@ class TextTask(Task):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that the task was bound to. Raises UserError if there is none yet."""
         if self._tokenizer is None:
-            raise UserError(f"task {self.name} needs a model's tokenizer: give the first stage from = '<checkpoint>'")
+            raise UserError(f"task {self.name} needs a model's tokenizer: give the first stage from = '<checkpoint>', or name "
+                            "model.tokenizer")
         return self._tokenizer
 
     @abstractmethod

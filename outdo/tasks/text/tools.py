@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
 from outdo.errors import UserError, check
-from outdo.tasks.text import chat
-from outdo.tasks.text.chat import Messages
+from outdo.text import chat
+from outdo.text.chat import Messages
 from outdo.types import BoolArray, IntArray, Prompt
 
 Tool = Callable[..., Any]

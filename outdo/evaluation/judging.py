@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from outdo.evaluate.stats import wilson
+from outdo.evaluation.stats import wilson
 from outdo.models.base import LanguageModel
 from outdo.types import IntArray
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from outdo.evaluate.stats import mean_interval, pass_at_k, wilson
+from outdo.evaluation.stats import mean_interval, pass_at_k, wilson
 from outdo.types import Prompt, Score, Trajectory, Usage
 
 
@@ -28,9 +28,10 @@ Scorer = Callable[[Sequence[Trajectory]], list[Score]]
 class Measurement:
     """One player against one opponent on n prompts.
 
-    Example: value 0.87, ci95 (0.85, 0.89), n 1000, items [1, 1, 0, ...], extra {"illegal": 0.02, "excess_moves": 1.9}.
+    Example: metric "win", value 0.87, ci95 (0.85, 0.89), n 1000, items [1, 1, 0, ...], extra {"illegal": 0.02}.
     """
 
+    metric: str  # the task's headline
     value: float
     ci95: tuple[float, float]
     n: int
@@ -41,9 +42,10 @@ class Measurement:
     usage: Usage
 
     def record(self) -> dict[str, Any]:
-        """JSON-serialisable, trajectories left out."""
+        """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
+        value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
         items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
-        return {"value": self.value, "ci95": list(self.ci95), "n": self.n, "extra": self.extra, "items": items}
+        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "extra": self.extra, "items": items}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
@@ -68,7 +70,7 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     K = answers_PK.shape[1]
     if K > 1:
         extra |= {f"pass@{k}": _mean(pass_at_k(answers_PK, k)) for k in (1, 4, 16, 64, 256) if k <= K}
-    return Measurement(value, (low, high), n, items, answers_PK.ravel(), extra, trajectories, usage)
+    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, trajectories, usage)
 
 
 def _row_means(values_PK: np.ndarray) -> np.ndarray:

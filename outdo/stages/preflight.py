@@ -1,0 +1,160 @@
+"""Before a stage that learns from scores: one small rollout says whether there is anything to learn, and what a step will take.
+
+The prompts are the first ones of step 0, sampled as step 0 will sample them. If these few hold nothing to learn from, all of
+step 0's are looked at. Booked as overhead ("preflight"); a stage that has begun is not looked at again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from outdo import files, machine
+from outdo.errors import UserError
+from outdo.models.flops import update_flops
+from outdo.recipe import Rejection, Rollouts
+from outdo.stages.loop import Loop
+from outdo.stages.rl import credit, gather
+from outdo.training.optimizer import step_flops
+from outdo.types import Finish, Group, Usage
+
+FILE = "preflight.json"
+FEW = 4  # prompts to begin with
+_MANY = 0.5  # share of truncated samples that is worth a word
+
+
+def preflight(loop: Loop) -> None:
+    """Look, show what was found, keep it in preflight.json. Raises UserError if there is nothing to learn from."""
+    config, file = loop.config, loop.folder / FILE
+    assert isinstance(config, Rollouts)
+    known = file.exists() and files.read_json(file)["stop"] is None
+    if loop.begun or loop.run.interrupted or known:
+        return
+    usage, seconds, groups = Usage(), 0.0, list[Group]()
+    for n in dict.fromkeys((min(FEW, config.prompts), config.prompts)):
+        began = time.perf_counter()
+        groups, spent = gather(loop, 0, n)
+        usage, seconds = usage + spent, time.perf_counter() - began
+        stop = nothing_to_learn(loop, groups)
+        if stop is None:
+            break
+    loop.judge.logged()  # what functions logged belongs to no step
+    found = {**describe(groups), "memory_bytes": memory(loop, groups), "step_s": step_seconds(loop, groups, seconds),
+             "stop": None if config.may_learn_nothing else stop}
+    loop.ledger.book(0, "preflight", usage, loop.clock.read())
+    files.write_json(file, found)
+    loop.run.show(loop.name, 0.0, table(loop, found) + (f"\n  warning: {stop}" if stop and config.may_learn_nothing else ""))
+    if found["stop"]:
+        raise UserError(f"stage {loop.name} cannot learn: {stop}; to run it all the same, resume with --force, or set "
+                        f"stage.{loop.name}.may_learn_nothing = true")
+
+
+def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
+    """Why these groups would train nothing, and what to change; None if they would train something."""
+    config = loop.config
+    values = [s.value for g in groups for s in g.scores if s.value is not None]
+    sampled = f"{len(groups)} prompts x {len(groups[0].scores)} samples"
+    if not values:
+        (reason, n), = Counter(s.reason for g in groups for s in g.scores).most_common(1)
+        return f"the judge could score none of {sampled} ({n} times: {reason}); mend the judge, or give it the columns it needs"
+    if isinstance(config, Rejection):
+        if max(values) >= config.threshold:
+            return None
+        why, change = f"none of {sampled} reached threshold = {config.threshold:g}, the best scored {max(values):g}", "lower it, "
+    else:
+        if any(s.advantages.any() for s in credit(groups, loop.algorithm)[0]):
+            return None
+        same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
+        why, change = f"{sampled} {same}", ""
+    cut = describe(groups)["truncated"]
+    if cut >= _MANY:
+        return f"{why}, and {cut:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate short answers"
+    return f"{why}; {change}imitate good answers first, take easier prompts, a larger group_size or a reward with more steps"
+
+
+def describe(groups: Sequence[Group]) -> dict[str, Any]:
+    """What the sample looked like: shares in [0, 1], rewards in the judge's units."""
+    trajectories, scores = [t for g in groups for t in g.trajectories], [s for g in groups for s in g.scores]
+    values = [[s.value for s in g.scores if s.value is not None] for g in groups]
+    scored = [v for group in values for v in group]
+    parts: dict[str, list[float]] = {}
+    for s in scores:
+        for name, value in s.parts.items():
+            if value is not None:
+                parts.setdefault(name, []).append(value)
+    prompts = [len(g.prompt.token_ids) for g in groups]
+    return {
+        "prompts": len(groups), "samples": len(scores),
+        "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories])),
+        "unscored": 1.0 - len(scored) / len(scores),
+        "reward": float(np.mean(scored)) if scored else None,
+        "reward_std_within_groups": float(np.mean([np.std(v) for v in values if v])) if scored else None,
+        "reward_parts": {name: float(np.mean(v)) for name, v in parts.items()},
+        "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values])),
+        "prompt_tokens": {"median": float(np.median(prompts)), "longest": max(prompts)},
+        "tokens_per_episode": float(np.mean([t.mask.sum() for t in trajectories])),
+        "reasons": dict(Counter(s.reason for s in scores).most_common(3)),
+    }
+
+
+def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
+    """Roughly what a step will hold at once, in bytes."""
+    config, c, model = loop.config, loop.model.config, loop.model
+    assert isinstance(config, Rollouts)
+    size = torch.finfo(loop.run.dtype).bits // 8
+    everything = sum(p.numel() for p in model.parameters())
+    trains = sum(p.numel() for p in loop.trainer.parameters)
+    trajectories = [t for g in groups for t in g.trajectories]
+    longest = max(len(t.token_ids) for t in trajectories)
+    rows = min(loop.run.recipe.slots, config.prompts * config.group_size)
+    heads = getattr(c, "num_key_value_heads", c.num_attention_heads)
+    own = sum(int(t.mask.sum()) for t in trajectories) / sum(len(t.token_ids) for t in trajectories)
+    at_once = min(config.optimizer.micro_tokens, rows * longest)
+    products = 2.0 * at_once * c.layer_weights / c.hidden_size * size  # what goes into and comes out of every matrix
+    logits = 3.0 * at_once * own * c.vocab_size * 4  # with their softmax and gradient
+    return {"weights": float(everything * (4 + size)), "optimizer": 12.0 * trains,
+            "cache": 2.0 * rows * longest * c.num_hidden_layers * heads * c.head_dim * size, "activations": products + logits}
+
+
+def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict[str, float | None]:
+    """A step's time: generating and judging as measured (more prompts side by side are faster), updating by its FLOPs."""
+    config, environment = loop.config, loop.run.folder / "environment.json"
+    assert isinstance(config, Rollouts)
+    machine_ = files.read_json(environment) if environment.exists() else {}
+    peak = machine_.get("gemm_peak_flops_per_s", {}).get(machine_.get("compute_dtype"))
+    scale = config.prompts / len(groups)
+    lengths = [(len(t.token_ids), int(t.mask.sum())) for g in groups for t in g.trajectories]
+    steps = max(1, round(scale * sum(own for _, own in lengths) / config.minibatch_tokens)) * config.epochs
+    flops = steps * step_flops(loop.model, config.optimizer)
+    flops += scale * config.epochs * sum(update_flops(loop.model.config, n, n * (n + 1) // 2, own) for n, own in lengths)
+    return {"generate": measured_s * scale, "update": flops / peak / machine.UPDATE_UTILISATION if peak else None}
+
+
+def table(loop: Loop, found: dict[str, Any]) -> str:
+    """What was found, for people."""
+    total, need = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), sum(found["memory_bytes"].values())
+    gb = {k: f"{k} {v / 1e9:.1f}" for k, v in found["memory_bytes"].items()}
+    step, parts = found["step_s"], [f"{k} {v:.3g}" for k, v in found["reward_parts"].items()]
+    of = "" if len(parts) < 2 else f" ({', '.join(parts)})"
+    reward = "none" if found["reward"] is None else f"{found['reward']:.3g}{of}, spread within groups " \
+                                                    f"{found['reward_std_within_groups']:.3g}"
+    update = "" if step["update"] is None else f" + updating {step['update']:.1f} s (estimated)"
+    rows = {
+        "reward": reward,
+        "no difference": f"in {found['zero_variance_groups']:.0%} of the groups",
+        "unscored": f"{found['unscored']:.0%}",
+        "truncated": f"{found['truncated']:.0%}",
+        "tokens": f"prompts {found['prompt_tokens']['median']:.0f}, the longest {found['prompt_tokens']['longest']}; "
+                  f"sampled {found['tokens_per_episode']:.0f} each",
+        "memory": f"about {need / 1e9:.1f} of {total / 1e9:.1f} GB: {', '.join(gb.values())}"
+                  + ("; TOO MUCH: lower slots, optimizer.micro_tokens or prompts" if need > total else ""),
+        "a step": f"generating {step['generate']:.1f} s{update}",
+    }
+    title = f"pre-flight of {loop.name}: {found['prompts']} prompts, {found['samples']} samples of the model as it starts"
+    return "\n".join([title, *(f"  {k:<14}{v}" for k, v in rows.items())])
