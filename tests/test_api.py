@@ -108,6 +108,7 @@ def test_evaluate(doer: outdo.Result) -> None:
     assert "mean score" in str(records) and records._repr_html_().startswith("<pre>")
 
 
+@pytest.mark.slow
 def test_the_command_line_does_the_same(base: outdo.Result, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
     (tmp_path / "rewards.py").write_text("def letters(completions, **kwargs):\n"
@@ -162,6 +163,7 @@ class Echo:
         return self.bonus
 
 
+@pytest.mark.slow
 def test_environments_bring_their_reward(base: outdo.Result) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"Go {i}"}], "bonus": i / 4} for i in range(5)]
     with pytest.raises(UserError, match="max_prompt_tokens = 40 leaves out 5"):
@@ -209,3 +211,13 @@ def test_notebooks_get_lines_where_rich_cannot_draw() -> None:
     assert not progress._live_output(Console(force_jupyter=True, force_terminal=False)) or "ipywidgets" in sys.modules
     assert progress._live_output(Console(force_terminal=True))
     assert not progress._live_output(Console(force_terminal=True, quiet=True))
+
+
+def test_a_reward_that_teaches_nothing_stops_until_forced(base: outdo.Result, tmp_path: Path) -> None:
+    def zero(completions: list[str], **kwargs: Any) -> list[float]:
+        return [0.0 for _ in completions]
+
+    with pytest.raises(UserError, match=r"rl cannot learn: 3 prompts x 3 samples all scored 0, and .* were cut"):
+        outdo.reinforce(base, ROWS, zero, out=tmp_path / "r", **RL)
+    run = outdo.reinforce(base, ROWS, zero, resume=tmp_path / "r", force=True, **RL)
+    assert len(run.metrics) == 3
