@@ -71,14 +71,13 @@ def rms_normalize(x: Tensor, eps: float) -> Tensor:
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        active = F.silu(gate)
-        ctx.save_for_backward(gate, up, active)
-        return active * up
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up, active = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(grad * up, gate), grad * active
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
