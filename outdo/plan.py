@@ -82,7 +82,8 @@ def make(recipe: Recipe, done: Collection[str] = (), given: Given | None = None)
     """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     recipe = resolved(recipe, given)
-    task, *judges = check_recipe(recipe, given)
+    checked = check_recipe(recipe, given)
+    task, judges = checked.task, (checked.judge, checked.gold)
     models = {name: skeleton(recipe, name, task) for name in recipe.order()}
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5)

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from outdo.environment import thread_peak_flops
 from outdo.plan import Plan, duration
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
@@ -165,7 +166,7 @@ def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
     bills, threads = list(summary["ledger"].values()), environment.get("threads") or 1
     seconds = sum(b["update_s"] * (b["threads"] or threads) for b in bills)
     rate = sum(b["flops"]["update"] for b in bills) / seconds if seconds else 0.0
-    peak = environment.get("gemm_peak_flops_per_s", {}).get(environment.get("compute_dtype"), 0.0) / threads
+    peak = thread_peak_flops(environment)
     share = f", {rate / peak:.0%} of the matrix-product peak measured at the start ({peak / 1e9:,.0f})" if peak else ""
     return f"updates: {rate / 1e9:,.0f} GFLOP/s a thread{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
 

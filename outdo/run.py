@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from outdo import environment, files, machine, plugins, randomness, trackers
 from outdo.compare.summary import summarise
@@ -47,6 +48,15 @@ class Given:
     rows: Rows | None = None  # of the imitation stages
 
 
+class Checked(NamedTuple):
+    """What all stages of a recipe share, found while it was checked."""
+
+    task: Task
+    judge: Judge
+    gold: Judge
+    tokenizer: PreTrainedTokenizerBase
+
+
 def run(recipe: Recipe, folder: Path, show: Show, given: Given | None = None) -> Path:
     """Do, or go on with, the recipe in `folder`. Returns the path of summary.json. Raises UserError."""
     recipe = resolved(recipe, given)
@@ -78,7 +88,7 @@ def do_stage(state: Run, name: str, threads: int) -> None:
 
 def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None) -> Run:
     """Check the recipe, and make the run folder and all that its stages share."""
-    task, judge, gold = check_recipe(recipe, given)
+    task, judge, gold, tokenizer = check_recipe(recipe, given)
     dtype = compute_dtype(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
@@ -87,8 +97,7 @@ def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None
         files.write_json(folder / "environment.json", environment.describe(dtype))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
-    state = Run(recipe, folder, task, tokenizer_of(task, roots(recipe).values()), judge, gold, dtype, heldout, [], show,
-                given.rows if given else None)
+    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows if given else None)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
 
@@ -104,11 +113,8 @@ def resolved(recipe: Recipe, given: Given | None = None) -> Recipe:
     return recipe.model_copy(update={"judge": judge, "gold": gold})
 
 
-def check_recipe(recipe: Recipe, given: Given | None = None) -> tuple[Task, Judge, Judge]:
-    """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError.
-
-    Returns what its stages share: the task, what trains and the gold judge.
-    """
+def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
+    """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError."""
     given = given or Given()
     trackers.check_installed(recipe.trackers)
     task = given.task or make_task(recipe)
@@ -134,7 +140,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> tuple[Task, Judg
     played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
     for split in dict.fromkeys([*([e.split] if e.prompts else []), *(s.split for s in played)]):
         task.prompts(split, 1, 0)
-    return task, judge, gold
+    return Checked(task, judge, gold, tokenizer)
 
 
 def make_task(recipe: Recipe) -> Task:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from outdo import files, machine
+from outdo import environment, files, machine
 from outdo.errors import UserError
 from outdo.models.flops import update_flops
 from outdo.recipe import Rejection, Rollouts
+from outdo.stages import rl
 from outdo.stages.loop import Loop
-from outdo.stages.rl import credit, gather
 from outdo.training.optimizer import step_flops
 from outdo.types import Finish, Group, Usage
 
@@ -39,7 +39,7 @@ def preflight(loop: Loop) -> None:
     usage, seconds, groups = Usage(), 0.0, list[Group]()
     for n in dict.fromkeys((min(FEW, config.prompts), config.prompts)):
         began = time.perf_counter()
-        groups, spent = gather(loop, 0, n)
+        groups, spent = rl.gather(loop, 0, n)
         usage, seconds = usage + spent, time.perf_counter() - began
         stop = nothing_to_learn(loop, groups)
         if stop is None:
@@ -68,7 +68,7 @@ def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
             return None
         why, change = f"none of {sampled} reached threshold = {config.threshold:g}, the best scored {max(values):g}", "lower it, "
     else:
-        if any(s.advantages.any() for s in credit(groups, loop.algorithm)[0]):
+        if any(s.advantages.any() for s in rl.credit(groups, loop.algorithm)[0]):
             return None
         same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
         why, change = f"{sampled} {same}", ""
@@ -88,7 +88,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         for name, value in s.parts.items():
             if value is not None:
                 parts.setdefault(name, []).append(value)
-    prompts = [len(g.prompt.token_ids) for g in groups]
+    prompts, seen = [len(g.prompt.token_ids) for g in groups], rl.describe(groups)
     return {
         "prompts": len(groups), "samples": len(scores),
         "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories])),
@@ -96,9 +96,9 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         "reward": float(np.mean(scored)) if scored else None,
         "reward_std_within_groups": float(np.mean([np.std(v) for v in values if v])) if scored else None,
         "reward_parts": {name: float(np.mean(v)) for name, v in parts.items()},
-        "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values])),
+        "zero_variance_groups": seen["zero_variance_groups"],
         "prompt_tokens": {"median": float(np.median(prompts)), "longest": max(prompts)},
-        "tokens_per_episode": float(np.mean([t.mask.sum() for t in trajectories])),
+        "tokens_per_episode": seen["tokens_per_episode"],
         "reasons": dict(Counter(s.reason for s in scores).most_common(3)),
     }
 
@@ -124,10 +124,9 @@ def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
 
 def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict[str, float | None]:
     """A step's time: generating and judging as measured (more prompts side by side are faster), updating by its FLOPs."""
-    config, environment = loop.config, loop.run.folder / "environment.json"
+    config, file = loop.config, loop.run.folder / "environment.json"
     assert isinstance(config, Rollouts)
-    machine_ = files.read_json(environment) if environment.exists() else {}
-    peak = machine_.get("gemm_peak_flops_per_s", {}).get(machine_.get("compute_dtype"))
+    peak = environment.thread_peak_flops(files.read_json(file) if file.exists() else {}) * torch.get_num_threads()
     scale = config.prompts / len(groups)
     lengths = [(len(t.token_ids), int(t.mask.sum())) for g in groups for t in g.trajectories]
     steps = max(1, round(scale * sum(own for _, own in lengths) / config.minibatch_tokens)) * config.epochs
