@@ -23,7 +23,7 @@ MORE = """
 [stage.sft_more]
 kind = "sft"
 from = "sft"
-steps = 40
+steps = 200
 episodes = 8
 optimizer = { kind = "muon", lr = 2e-3, warmup_steps = 2 }
 """
@@ -33,7 +33,7 @@ optimizer = { kind = "muon", lr = 2e-3, warmup_steps = 2 }
 def branching(name: str = "branching", *changes: tuple[str, str]) -> Path:
     """The tiny recipe with two arms."""
     text = TINY.read_text() + MORE
-    for old, new in changes:
+    for old, new in (("flops = 1e8", "flops = 1e9"), *changes):  # arms long enough to be caught at work
         assert old in text
         text = text.replace(old, new)
     file = SCRATCH / f"{name}.toml"
@@ -105,9 +105,9 @@ def test_two_at_once_are_the_same_as_one_after_the_other(tmp_path: Path) -> None
 
 def test_killed_with_its_workers_and_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    running = start("run", branching(), "--set", "jobs=2", "--set", "stage.sft_more.steps=40", "--out", folder, cwd=tmp_path)
-    wait_until(lambda: begun(folder, 2))
-    assert len(workers(folder)) == 2
+    running = start("run", branching(), "--set", "jobs=2", "--out", folder, cwd=tmp_path)
+    wait_until(lambda: len(workers(folder)) == 2)  # both importing torch; how far each has come when the kill falls is left open
+    wait_until(lambda: begun(folder, 1))
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait().code == -signal.SIGKILL
     wait_until(lambda: not workers(folder), seconds=10)
@@ -146,7 +146,7 @@ def test_ctrl_c_saves_all_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    recipe_file = branching("long", ("steps = 40", "steps = 100000"), ("episodes = 8", "episodes = 512"))
+    recipe_file = branching("long", ("steps = 200", "steps = 100000"), ("episodes = 8", "episodes = 512"))
     running = start("run", recipe_file, "--set", "stage.sft.episodes=8", "--set", "jobs=2", "--out", folder, cwd=tmp_path)
     wait_until(lambda: len(workers(folder)) == 2)
     os.kill(running.pid, signal.SIGINT)

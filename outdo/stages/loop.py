@@ -173,11 +173,12 @@ class Loop:
         if due > self._evaluated and self.spent < 1.0:
             self._evaluated = due
             self._evaluate()
-        old = self.clock.wall - self._last_checkpoint_s >= self.run.recipe.checkpoint_s
-        if (old and self.spent < 1.0) or self.run.interrupted:
-            self._checkpoint()
         self.run.show(self.name, self.spent, "")
-        if self.run.interrupted:
+        interrupted = self.run.interrupted  # read once: whoever stops here has been saved
+        old = self.clock.wall - self._last_checkpoint_s >= self.run.recipe.checkpoint_s
+        if (old and self.spent < 1.0) or interrupted:
+            self._checkpoint()
+        if interrupted:
             raise KeyboardInterrupt
 
     def _finish(self) -> None:
