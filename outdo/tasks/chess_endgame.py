@@ -82,7 +82,7 @@ class ChessEndgame(Task):
         train_starts: Literal["balanced", "uniform"] = "uniform"  # every position as often, or every distance to mate
 
     turn_tokens = 1
-    opponents = ("perfect", "random", "runner")
+    opponents = ("perfect", "perfect_varied", "random", "runner")
     players = ("random", "teacher", "perfect")
     headline = "win"
     judge = "outcome"
@@ -176,7 +176,7 @@ class ChessEndgame(Task):
         return starts
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Games:
-        """See `Task.episodes`. Opponents: perfect (default), random, runner."""
+        """See `Task.episodes`. Opponents: perfect (default), perfect_varied, random, runner."""
         starts = np.array([p.row["start"] for p in prompts], np.int64)
         return Games(self.tables, starts, seeds_R, opponent or self.opponents[0], self.config.max_moves)
 

@@ -169,7 +169,7 @@ def test_observations_become_tokens_and_back() -> None:
 # --- games ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("opponent", ["perfect", "random", "runner"])
+@pytest.mark.parametrize("opponent", ["perfect", "perfect_varied", "random", "runner"])
 @pytest.mark.parametrize("player", ["random", "teacher", "perfect"])
 def test_games_end_as_python_chess_says(task: ChessEndgame, player: str, opponent: str) -> None:
     """Replay every game; no ply may pass after python-chess calls it over, and the ending must be the same."""
@@ -235,7 +235,7 @@ def test_perfect_play_mates_in_the_tables_number_of_plies(task: ChessEndgame) ->
     assert (measured["excess_moves"] == 0).all() and (measured["optimal_agreement"] == 1).all()
 
 
-@pytest.mark.parametrize("opponent", ["perfect", "random", "runner"])
+@pytest.mark.parametrize("opponent", ["perfect", "perfect_varied", "random", "runner"])
 def test_a_game_does_not_depend_on_its_neighbours(task: ChessEndgame, opponent: str) -> None:
     prompts = task.prompts("train", 30, 4)
     seeds = np.arange(30) * 977

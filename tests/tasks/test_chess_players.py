@@ -42,10 +42,12 @@ def reply(task: ChessEndgame, text: str) -> np.ndarray:
 # --- players ----------------------------------------------------------------------------------------------------------
 
 
-def test_perfect_defender_delays_longest_and_takes_draws(task: ChessEndgame) -> None:
+@pytest.mark.parametrize("opponent", ["perfect", "perfect_varied"])
+def test_perfect_defenders_delay_longest_and_take_draws(task: ChessEndgame, opponent: str) -> None:
     """Every answer, also to blunders: a capture if there is one, else a drawn position, else the longest defence."""
-    games = task.play("random", task.prompts("pretrain", 200, 3), np.arange(200), "perfect")
+    games = task.play("random", task.prompts("pretrain", 200, 3), np.arange(200), opponent)
     kinds = set()
+    replies: dict[str, set[str]] = {}
     for game in games:
         plies = task.replay(game)
         for before, after in zip(plies[1:-1:2], plies[2::2], strict=False):
@@ -62,8 +64,19 @@ def test_perfect_defender_delays_longest_and_takes_draws(task: ChessEndgame) -> 
                 assert values[after["uci"]] < 0
             else:
                 assert values[after["uci"]] == max(values.values())
+            replies.setdefault(" ".join(before["fen"].split()[:2]), set()).add(after["uci"])
             kinds.add("take" if takes else "draw" if min(values.values()) < 0 else "delay")
     assert kinds >= ({"take", "draw", "delay"} if task.config.material == "KPK" else {"take", "delay"})
+    if opponent == "perfect":
+        assert max(map(len, replies.values())) == 1
+
+
+def test_only_the_varied_defender_varies(task: ChessEndgame) -> None:
+    prompts = task.prompts("heldout", 20, 3)
+    for opponent, varies in (("perfect", False), ("perfect_varied", True)):
+        games = [task.play("perfect", prompts, np.arange(20) + 1000 * k, opponent) for k in range(3)]
+        lines = [{g[i].token_ids.tobytes() for g in games} for i in range(20)]
+        assert any(len(line) > 1 for line in lines) == varies
 
 
 def test_random_player_knows_its_probabilities(task: ChessEndgame) -> None:

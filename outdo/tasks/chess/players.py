@@ -1,4 +1,4 @@
-"""Reference players: three black defenders and three white players, all as array functions.
+"""Reference players: four black defenders and three white players, all as array functions.
 
 Whatever is drawn comes from `draws(seed, ply, stream)`, a hash and not a generator: a game goes the same way whether it
 is stepped alone or beside others. Black's players answer with one of the eight king steps, White's with a move slot.
@@ -63,13 +63,25 @@ def _steps(p: Position) -> tuple[BoolArray, IntArray, IntArray, BoolArray]:
     return legal, to, np.maximum(reached, 0), legal & (to == p.square[:, None])
 
 
-def black_perfect(t: Tables, p: Position, random_R: NDArray[np.uint64]) -> IntArray:
-    """Captures if it can, else holds the draw, else delays mate the longest; equals are drawn at random."""
+def _best_replies(t: Tables, p: Position) -> BoolArray:
+    """Captures if there are any, else what holds the draw, else what delays mate the longest. [R, 8]"""
     legal, _, reached, captures = _steps(p)
     worth = t.white_dtm[reached].astype(np.int64)
     worth = np.where(worth < 0, 1000, worth)
     worth = np.where(legal, np.where(captures, 2000, worth), -1)
-    return choose(worth == worth.max(1, keepdims=True), random_R)
+    best: BoolArray = worth == worth.max(1, keepdims=True)
+    return best
+
+
+def black_perfect(t: Tables, p: Position, random_R: NDArray[np.uint64]) -> IntArray:
+    """Flawless and of one mind, like an engine: of the best replies always the first. A function of the position."""
+    out: IntArray = np.argmax(_best_replies(t, p), axis=1)
+    return out
+
+
+def black_perfect_varied(t: Tables, p: Position, random_R: NDArray[np.uint64]) -> IntArray:
+    """As flawless, but the best replies are drawn from: who has learned `perfect` by heart is found out here."""
+    return choose(_best_replies(t, p), random_R)
 
 
 def black_random(t: Tables, p: Position, random_R: NDArray[np.uint64]) -> IntArray:
@@ -90,6 +102,7 @@ def black_runner(t: Tables, p: Position, random_R: NDArray[np.uint64]) -> IntArr
 
 BLACK: dict[str, Callable[[Tables, Position, NDArray[np.uint64]], IntArray]] = {
     "perfect": black_perfect,
+    "perfect_varied": black_perfect_varied,
     "random": black_random,
     "runner": black_runner,
 }
