@@ -226,7 +226,7 @@ def test_eval_gives_the_numbers_of_the_run(schooled: Path, tmp_path: Path) -> No
         assert done.code == 0, done.err
         measured = json.loads((tmp_path / "out.json").read_text())
         written = [e for e in lines(schooled / "stages" / name / "evaluations.jsonl") if e["last"]]
-        assert len(measured) == len(written) == 6  # three opponents, sampled and greedy
+        assert len(measured) == len(written) == 8  # four opponents, sampled and greedy
         for m, w in zip(measured, written, strict=True):
             assert {k: m[k] for k in ("decode", "opponent", "value", "ci95", "n", "items")} == {
                 k: w[k] for k in ("decode", "opponent", "value", "ci95", "n", "items")}  # fmt: skip
