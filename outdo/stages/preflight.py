@@ -26,7 +26,7 @@ from outdo.types import Finish, Group, Usage
 
 FILE = "preflight.json"
 FEW = 4  # prompts to begin with
-_MANY = 0.5  # share of truncated samples that is worth a word
+_MANY = 0.5  # share of samples that were truncated, or held no answer, that is worth a word
 
 
 def preflight(loop: Loop) -> None:
@@ -72,9 +72,13 @@ def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
             return None
         same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
         why, change = f"{sampled} {same}", ""
-    cut = describe(groups)["truncated"]
-    if cut >= _MANY:
-        return f"{why}, and {cut:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate short answers"
+    seen = describe(groups)
+    if seen["truncated"] >= _MANY:
+        return (f"{why}, and {seen['truncated']:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate "
+                "short answers")
+    if seen["format_pass_rate"] <= 1 - _MANY:
+        return (f"{why}, and only {seen['format_pass_rate']:.0%} held an answer that the judge can read; say in the prompt what "
+                "form it wants, or imitate answers that have it")
     return f"{why}; {change}imitate good answers first, take easier prompts, a larger group_size or a reward with more steps"
 
 
@@ -93,6 +97,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         "prompts": len(groups), "samples": len(scores),
         "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories])),
         "unscored": 1.0 - len(scored) / len(scores),
+        "format_pass_rate": float(np.mean([s.answered and s.value is not None for s in scores])),
         "reward": float(np.mean(scored)) if scored else None,
         "reward_std_within_groups": float(np.mean([np.std(v) for v in values if v])) if scored else None,
         "reward_parts": {name: float(np.mean(v)) for name, v in parts.items()},
@@ -148,6 +153,7 @@ def table(loop: Loop, found: dict[str, Any]) -> str:
         "reward": reward,
         "no difference": f"in {found['zero_variance_groups']:.0%} of the groups",
         "unscored": f"{found['unscored']:.0%}",
+        "format": f"in {found['format_pass_rate']:.0%} of the samples the judge could read an answer",
         "truncated": f"{found['truncated']:.0%}",
         "tokens": f"prompts {found['prompt_tokens']['median']:.0f}, the longest {found['prompt_tokens']['longest']}; "
                   f"sampled {found['tokens_per_episode']:.0f} each",
