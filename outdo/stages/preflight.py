@@ -17,12 +17,14 @@ import torch
 
 from outdo import environment, files, machine
 from outdo.errors import UserError
-from outdo.models.flops import update_flops
+from outdo.models.base import LanguageModel
+from outdo.models.flops import causal_attended, update_flops
 from outdo.recipe import Rejection, Rollouts
 from outdo.stages import rl
 from outdo.stages.loop import Loop
+from outdo.training.batch import Family, families
 from outdo.training.optimizer import step_flops
-from outdo.types import Finish, Group, Usage
+from outdo.types import Finish, Group, Sample, Usage
 
 FILE = "preflight.json"
 FEW = 4  # prompts to begin with
@@ -133,11 +135,18 @@ def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict
     assert isinstance(config, Rollouts)
     peak = environment.thread_peak_flops(files.read_json(file) if file.exists() else {}) * torch.get_num_threads()
     scale = config.prompts / len(groups)
-    lengths = [(len(t.token_ids), int(t.mask.sum())) for g in groups for t in g.trajectories]
-    steps = max(1, round(scale * sum(own for _, own in lengths) / config.minibatch_tokens)) * config.epochs
-    flops = steps * step_flops(loop.model, config.optimizer)
-    flops += scale * config.epochs * sum(update_flops(loop.model.config, n, n * (n + 1) // 2, own) for n, own in lengths)
+    samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for g in groups for t in g.trajectories]
+    as_many = config.model_copy(update={"minibatch_tokens": config.minibatch_tokens / scale})  # minibatches as with all prompts
+    steps = rl.minibatches(samples, as_many, loop.seed, 0)
+    flops = sum(step_flops(loop.model, config.optimizer) + scale * batch_flops(loop.model, batch) for batch in steps)
     return {"generate": measured_s * scale, "update": flops / peak / machine.UPDATE_UTILISATION if peak else None}
+
+
+def batch_flops(model: LanguageModel, samples: Sequence[Sample]) -> float:
+    """FLOPs of an update on these samples, those of one prompt together where the model can."""
+    whole = families(samples) if model.shares_prompts else [Family([s], 0) for s in samples]
+    attended = sum(causal_attended(f.shared) + sum(causal_attended(len(s.token_ids), f.shared) for s in f.samples) for f in whole)
+    return update_flops(model.config, sum(f.tokens for f in whole), attended, sum(int(s.mask.sum()) for s in samples))
 
 
 def table(loop: Loop, found: dict[str, Any]) -> str:
