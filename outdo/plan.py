@@ -200,12 +200,14 @@ def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
 
 def _evaluation(recipe: Recipe, task: Task) -> str:
     e = recipe.evaluation
+    rows = [n for n, s in recipe.stage.items() if isinstance(s, Imitation) and s.data and (s.heldout or s.heldout_data)]
+    loss = f"loss of {', '.join(rows)} on held-out rows, at the start and {e.points} points" if rows else "none"
     if e.prompts == 0:
-        return "none"
+        return loss
     first, everybody = task.opponents[0], ", ".join(_opponents(recipe, task))
     whom = "" if everybody == "none" else f" against {first}, at its end against {everybody}"
     return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage{whom}; "
-            "charged to no budget")
+            "charged to no budget" + (f"; {loss}" if rows else ""))
 
 
 def _notes(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> tuple[str, ...]:
