@@ -87,8 +87,9 @@ def imitate(
 ) -> Result:  # fmt: skip
     """Imitate the answers in rows of any TRL shape (docs/data.md), or a task's reference player: supervised fine-tuning.
 
-    Unless told, one pass over rows. They are not measured by themselves: give eval_dataset (rows with prompts, or a task) and,
-    for rows, a reward. tokenizer: whose, for models from random weights. All else as in `reinforce`. Raises UserError.
+    Unless told, one pass over rows. The loss is measured on a twentieth of them that never trains (`heldout`), or on the rows of
+    eval_dataset. With a reward eval_dataset is rows with prompts, or without one a task: then what the model writes is measured,
+    too. tokenizer: whose, for models from random weights. All else as in `reinforce`. Raises UserError.
     """
     return _imitate("sft", **_without(locals(), "recipe_overrides"), overrides=recipe_overrides)
 
@@ -145,7 +146,7 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
              lora: bool | int | Mapping[str, Any], freeze: Sequence[str], tokenizer: str | None, eval_prompts: int | None,
              seed: int, name: str, out: str | Path | None, resume: str | Path | None, quiet: bool,
              overrides: Mapping[str, Any]) -> Result:  # fmt: skip
-    rows, python, stage = None, list[str](), dict[str, Any]()
+    rows, unseen, python, stage = None, None, list[str](), dict[str, Any]()
     if _is_task(dataset):
         check(eval_dataset is None, "a task holds prompts out by itself; leave out eval_dataset")
         eval_dataset = dataset
@@ -153,6 +154,13 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
         stage["data"] = _absolute(dataset)
     else:
         rows, python, stage["data"] = text_rows.load(dataset), ["dataset"], "rows from Python"
+    if eval_dataset is not None and reward is None and not _is_task(eval_dataset):
+        if isinstance(eval_dataset, str | Path):
+            stage["heldout_data"] = _absolute(eval_dataset)
+        else:
+            unseen, stage["heldout_data"] = text_rows.load(eval_dataset), "eval_dataset from Python"
+            python.append("eval_dataset")
+        eval_dataset = None
     if steps is None and flops is None:
         check(not _is_task(dataset), "a player never runs out of episodes; say how many steps (or flops) to imitate")
         known = rows if rows is not None else text_rows.load(stage["data"], overrides.get("data_split", "train"),
@@ -166,12 +174,10 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
         stage["player"] = "gold" if _name(dataset) == "reasoning_gym" else "teacher"
     table, task, more = _task({"name": "dataset"} if eval_dataset is None else eval_dataset, (), None, all_heldout=True,
                               system=system, max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens)
-    check(reward is not None or eval_dataset is None or table["name"] != "dataset",
-          "rows alone say nothing about what is good; give reward = a function, or leave out eval_dataset")
     data = _recipe(name, seed, stage, model, table, [*python, *(f"evaluation's {p}" for p in more)])
     if tokenizer is not None:
         data["model"]["tokenizer"] = tokenizer
-    given = _judged(data, Given(task, rows=rows), reward, reward_weights, None)
+    given = _judged(data, Given(task, rows=rows, unseen=unseen), reward, reward_weights, None)
     return _run(data, given, overrides, 0 if eval_dataset is None else eval_prompts, out, resume, quiet)
 
 

@@ -41,7 +41,8 @@ MODELS = {
 
 FORMS = f"a checkpoint is a local folder, a .gguf file, a hub id (owner/name) or one of {', '.join(MODELS)}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
+_WEIGHTS = "*.safetensors"
+_HUB_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
 
 def is_checkpoint(source: str) -> bool:
@@ -49,8 +50,11 @@ def is_checkpoint(source: str) -> bool:
     return source in MODELS or "/" in source or source.endswith(".gguf") or Path(source).exists()
 
 
-def resolve(source: str, say: Callable[[str], None]) -> Path:
-    """Folder, GGUF file, fetched name or hub id -> a folder in Hugging Face layout. Raises UserError."""
+def resolve(source: str, say: Callable[[str], None], weights: bool = True) -> Path:
+    """Folder, GGUF file, fetched name or hub id -> a folder in Hugging Face layout. Raises UserError.
+
+    weights: of the hub, without them only config and tokenizer are fetched.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         check((path / "config.json").is_file() or not (path / "adapter_config.json").is_file(), f"{source!r} is an adapter "
@@ -61,7 +65,7 @@ def resolve(source: str, say: Callable[[str], None]) -> Path:
     if source in MODELS:
         return fetch(source, say)
     check(_HUB_ID.fullmatch(source) is not None, f"{source!r} does not exist; {FORMS}")
-    return _from_hub(source, say)
+    return _from_hub(source, say, weights)
 
 
 def _converted(gguf: Path, say: Callable[[str], None]) -> Path:
@@ -82,13 +86,14 @@ def _keep(gguf: Path, folder: Path, say: Callable[[str], None]) -> None:
 
 
 @functools.cache
-def _from_hub(name: str, say: Callable[[str], None]) -> Path:
+def _from_hub(name: str, say: Callable[[str], None], weights: bool) -> Path:
     """A snapshot of a model of the hub, in the hub's own cache."""
     from huggingface_hub import snapshot_download
 
     say(f"fetching {name} from the hub")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES),
+                                      ignore_patterns=None if weights else _WEIGHTS))
     except Exception as e:
         reason = (str(e).strip().splitlines() or [""])[0]
         raise UserError(f"{name!r} is no folder here, and the hub did not give it ({type(e).__name__}: {reason}); check the "
@@ -122,7 +127,6 @@ def fetch(name: str, say: Callable[[str], None]) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF model as a Hugging Face folder in float32, with its tokenizer and chat template. Raises UserError."""
     _check_readers()
-    from huggingface_hub import save_torch_state_dict
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
@@ -137,8 +141,7 @@ def convert(gguf: Path, folder: Path) -> None:
     settings["architectures"] = [type(model).__name__]  # GGUF does not say, and TRL looks here
     AutoConfig.for_model(**settings).save_pretrained(folder)
     tied = ("lm_head.weight",) if settings.get("tie_word_embeddings") else ()
-    weights = {k: v.detach().float() for k, v in model.state_dict().items() if k not in tied}
-    save_torch_state_dict(weights, folder, metadata={"format": "pt"})
+    files.write_weights(folder, {k: v for k, v in model.state_dict().items() if k not in tied})
     tokenizer.save_pretrained(folder)
 
 

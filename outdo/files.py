@@ -6,9 +6,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # most who write files have no use for torch
+    from torch import Tensor
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,6 +65,14 @@ def _system_error(e: BaseException) -> OSError | None:
         behind = behind.__cause__ or behind.__context__
     number = re.search(r"\(os error (\d+)\)", str(e))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor], shard_bytes: int = 5 * 10**9) -> None:
+    """Tensors as float32 in model.safetensors, or in shards with their index, as transformers reads them."""
+    from huggingface_hub import save_torch_state_dict
+
+    plain = {k: v.detach().cpu().float().contiguous() for k, v in weights.items()}
+    save_torch_state_dict(plain, folder, max_shard_size=shard_bytes, metadata={"format": "pt"})
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from outdo import fetch
-from outdo.errors import UserError, check
+from outdo.models import hf
+from outdo.start import say
 from outdo.text.render import Rendered, Renderer
 from outdo.text.rows import Feed, Row, Rows, Stream
 from outdo.text.shapes import shape_of
@@ -26,20 +26,10 @@ _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode categories that 
 
 
 def open_tokenizer(model: str) -> tuple[PreTrainedTokenizerBase, int]:
-    """Tokenizer and context of a folder, a fetched model or a hub id; no weights are read. Raises UserError."""
-    place = model
-    if model in fetch.MODELS and not Path(model).is_dir():
-        place = str(fetch.cache() / "models" / model)
-        check(Path(place).is_dir(), f"--model {model} is not here yet; fetch it first: outdo models fetch {model}")
-    known = Path(place).is_dir() or (place.count("/") == 1 and place[0] not in "./~")
-    check(known, f"--model {model!r} does not exist; give a model folder, {', '.join(fetch.MODELS)} or a hub id (org/name)")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        context = getattr(AutoConfig.from_pretrained(place), "max_position_embeddings", None)
-    except Exception as e:  # a hub's, a network's or a damaged file's
-        said = " ".join(str(e).split())[:200]
-        raise UserError(f"--model {model!r}: no tokenizer and config can be read there ({type(e).__name__}: {said}); give a "
-                        "model folder in Hugging Face layout or a hub id") from None
+    """Tokenizer and context of a checkpoint, named as in a recipe's `from`; no weights are read. Raises UserError."""
+    folder = fetch.resolve(model, say, weights=False)
+    tokenizer = hf.load_tokenizer(folder)
+    context: int | None = getattr(hf.load_config(folder), "max_position_embeddings", None)
     return tokenizer, context or tokenizer.model_max_length
 
 

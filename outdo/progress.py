@@ -155,10 +155,19 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def results(summary: dict[str, Any]) -> RenderableType:
     """summary.json's players: one row per player and decoding, one column per opponent."""
+    lost = [Text(_loss(row), no_wrap=True, overflow="ignore") for row in summary.get("losses", [])]
     if not summary["players"]:
-        return Text(f"{summary['recipe']}: done; nothing was measured", no_wrap=True, overflow="ignore")
-    return _pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
-                  f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}")
+        return Group(Text(f"{summary['recipe']}: done" + ("" if lost else "; nothing was measured"), no_wrap=True,
+                          overflow="ignore"), *lost)
+    return Group(_pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
+                        f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}"), *lost)
+
+
+def _loss(row: dict[str, Any]) -> str:
+    """A stage's loss in words, with 95 % intervals where there is more than one row."""
+    level, change = (f"{x['value']:{sign}.3f}" + ("" if x["ci95"] is None else f" ({x['ci95'][0]:.3f} to {x['ci95'][1]:.3f})")
+                     for x, sign in ((row, ""), (row["change"], "+")))
+    return f"{row['stage']}: loss {level} nats a token on {row['n']} held-out rows, {change} since its start"
 
 
 def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:

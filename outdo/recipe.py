@@ -98,6 +98,8 @@ class Imitation(Stage):
     data_split: str = "train"  # of data that has several
     stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
     max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
+    heldout: float = Field(default=0.05, ge=0, lt=1)  # share of the rows, by hash, that never train: the loss is measured on them
+    heldout_data: str | None = None  # rows for that instead: the name of a split of data, or a file, a folder, a hub id
 
 
 class Pretrain(Imitation):

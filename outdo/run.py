@@ -29,7 +29,7 @@ from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
 from outdo.start import model_of, roots, skeleton, tokenizer_of
 from outdo.tasks.base import Task
-from outdo.text import render
+from outdo.text import render, unseen
 from outdo.text.rows import Rows
 from outdo.types import Prompt, Trajectory, Usage
 
@@ -46,6 +46,7 @@ class Given:
     judge: Judge | None = None
     gold: Judge | None = None
     rows: Rows | None = None  # of the imitation stages
+    unseen: Rows | None = None  # on which their loss is measured
 
 
 class Checked(NamedTuple):
@@ -97,7 +98,8 @@ def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None
         files.write_json(folder / "environment.json", environment.describe(dtype))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
-    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows if given else None)
+    given = given or Given()
+    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows, given.unseen)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
 
@@ -136,6 +138,8 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
         sizes = skeleton(recipe, name, task).config
         if isinstance(stage, Imitation) and stage.data is not None:
             render.preview(stage, tokenizer, sizes.max_position_embeddings, given=given.rows)
+            if stage.heldout_data is not None:
+                render.preview(unseen.source(stage), tokenizer, sizes.max_position_embeddings, given=given.unseen)
     # The task knows its splits, and whether they have any prompts with these options.
     played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
     for split in dict.fromkeys([*([e.split] if e.prompts else []), *(s.split for s in played)]):
@@ -159,6 +163,7 @@ def check_stage(recipe: Recipe, name: str, task: Task) -> None:
         check(getattr(stage, "keep", "all") == "all", f"stage.{name}.keep = 'won' goes with a player's episodes; rows of data "
               "are neither won nor lost: leave out keep, or data")
     elif isinstance(stage, Imitation):
+        check(stage.heldout_data is None, f"stage.{name}.heldout_data goes with data; a player has episodes enough")
         _check_known(f"stage.{name}.player", [stage.player], task.players, task)
     own = getattr(stage, "judge", None)
     if own is not None:

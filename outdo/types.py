@@ -74,6 +74,7 @@ class Score:
     value: float | None
     reason: str = ""
     parts: Mapping[str, float | None] = field(default_factory=dict)
+    answered: bool = True  # False: the judge looked for an answer and there was none in the form that it reads
 
 
 @dataclass(frozen=True)

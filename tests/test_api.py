@@ -51,9 +51,12 @@ def test_import_is_fast() -> None:
 
 
 def test_pretrain(base: outdo.Result) -> None:
-    assert base.folder == SCRATCH / "base" and base.stage == "pretrain" and base.summary["players"] == [] == base.evaluations
+    assert base.folder == SCRATCH / "base" and base.stage == "pretrain" and base.summary["players"] == []
     assert [m["step"] for m in base.metrics] == [0, 1, 2] and base.metrics[2]["nll"] < base.metrics[0]["nll"]
-    assert base.report.is_file() and "nothing was measured" in str(base)
+    assert [e["decode"] for e in base.evaluations] == ["loss", "loss"], "before and after"
+    (loss,) = base.summary["losses"]
+    assert 0 < loss["n"] < 10 and loss["change"]["value"] < 0
+    assert base.report.is_file() and f"nats a token on {loss['n']} held-out rows, -" in str(base)
     assert recipe.load(base.folder / "recipe.toml").python == ("dataset",)
 
 
@@ -65,9 +68,10 @@ def test_imitate(base: outdo.Result, tmp_path: Path) -> None:
 
 def test_imitate_a_path(base: outdo.Result, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
-    run = outdo.imitate(base, tmp_path / "rows.jsonl", steps=1, out=tmp_path / "r", **SAME)
+    run = outdo.imitate(base, tmp_path / "rows.jsonl", eval_dataset=ROWS[:5], steps=1, out=tmp_path / "r", **SAME)
     stored = recipe.load(run.folder / "recipe.toml")
-    assert stored.python == () and getattr(stored.stage["sft"], "data", "") == str(tmp_path / "rows.jsonl")
+    assert {(e["decode"], e["n"]) for e in run.evaluations} == {("loss", 5)}
+    assert stored.python == ("eval_dataset",) and getattr(stored.stage["sft"], "data", "") == str(tmp_path / "rows.jsonl")
 
 
 def test_reinforce(doer: outdo.Result, tmp_path: Path) -> None:
@@ -194,7 +198,8 @@ def test_tasks_and_judges_by_name(tmp_path: Path) -> None:
     (lambda base: outdo.reinforce(base, Dataset.of(ROWS), letters, system="x"), "a task object has its options already"),
     (lambda base: outdo.reinforce("nowhere/at/all", ROWS, letters, quiet=True), "does not exist; a checkpoint is"),
     (lambda base: outdo.imitate(base, "chess_endgame"), "a player never runs out of episodes"),
-    (lambda base: outdo.imitate(base, ROWS, eval_dataset=ROWS), "or leave out eval_dataset"),
+    (lambda base: outdo.imitate(base, ROWS, eval_dataset=[{"prompt": "p"}], quiet=True),
+     "eval_dataset from Python: none of the first 1 rows"),
     (lambda base: outdo.pretrain(ROWS, SIZES, quiet=True), "or name model.tokenizer"),
     (lambda base: outdo.evaluate(SIZES, ROWS, letters), "sizes alone have learned nothing"),
     (lambda base: outdo.evaluate(base, ROWS, letters, decode=["gredy"]), "there is sampled, greedy"),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pexpect
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from processes import ENVIRONMENT, files_below, forked
 from transformers import AutoTokenizer
 
@@ -108,8 +109,8 @@ def test_long_rows_are_shown_in_part(tmp_path: Path) -> None:
     (["columns.jsonl"], r"row 0 has the columns \x1b[31mtext; wanted are"),
     (["late.jsonl"], "row 4 has the columns prmpt; wanted are"),
     (["empty.jsonl"], "data 'empty.jsonl' has no rows"),
-    (["ok.jsonl", "--model", "smolm2"], "--model 'smolm2' does not exist; give a model folder, smollm2 or a hub id (org/name)"),
-    (["ok.jsonl", "--model", "."], "--model '.': no tokenizer and config can be read there ("),
+    (["ok.jsonl", "--model", "smolm2"], "'smolm2' does not exist; a checkpoint is a local folder, a .gguf file, a hub id"),
+    (["ok.jsonl", "--model", "."], "checkpoint '.' has no config.json; give a folder in Hugging Face layout"),
     (["ok.jsonl", "--max-tokens", "1"], "Invalid value for '--max-tokens'"),
     (["start.jsonl"], "row 0: the chat template cannot tell what the assistant wrote in message 0"),
     (["calls.jsonl"], "row 0: the chat template cannot render a conversation of user, assistant ("),
@@ -130,7 +131,16 @@ def test_bad_input(argv: list[str], said: str, tmp_path: Path) -> None:
     assert done.err.startswith("outdo: error: " + said) and done.err.count("\n") == 1, done.err
 
 
-def test_a_model_that_was_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_named_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not here is fetched, of the hub without its weights."""
+    folder = fetch.fetch("smollm2", print)
+    asked: list[dict[str, Any]] = []
     monkeypatch.setenv("OUTDO_CACHE", str(tmp_path))
-    with pytest.raises(inspecting.UserError, match="--model smollm2 is not here yet; fetch it first: outdo models fetch smollm2"):
-        inspecting.open_tokenizer("smollm2")
+    monkeypatch.setattr(fetch, "fetch", lambda name, say: asked.append({"name": name}) or folder)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: asked.append(options) or folder)
+    for model in ("smollm2", "some/model"):
+        tokenizer, context = inspecting.open_tokenizer(model)
+        assert (len(tokenizer), context) == (49152, 8192)
+    fetched, options = asked
+    kept = filter_repo_objects(["model-1.safetensors", "config.json", "tokenizer.json", "pytorch_model.bin"], **options)
+    assert fetched == {"name": "smollm2"} and list(kept) == ["config.json", "tokenizer.json"]

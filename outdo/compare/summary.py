@@ -7,6 +7,7 @@ from typing import Any
 
 from outdo import files
 from outdo.compare.verdicts import verdicts
+from outdo.evaluation import loss
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
@@ -21,6 +22,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "players": [*model_players(folder, recipe), *reference_players(folder, recipe)],
         "ledger": {name: ledger.summarise(ledger.read(folder / "stages" / name / "ledger.jsonl")) for name in recipe.stage},
+        "losses": losses(folder, recipe),
         "verdicts": verdicts(folder, recipe),
     }
 
@@ -30,9 +32,19 @@ def model_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     out = []
     for name in recipe.order():
         for e in files.read_lines(folder / "stages" / name / "evaluations.jsonl"):
-            if e["last"]:
+            if e["last"] and e["decode"] != loss.DECODE:
                 extra = {**e["extra"], "opponent": e["opponent"], "judging": e["judging"]}
                 out.append(_player(name, name, e["decode"], e, recipe.seed, extra))
+    return out
+
+
+def losses(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """One row per finished stage that imitated rows: its loss on held-out ones."""
+    out = []
+    for name in recipe.order():
+        found = [e for e in files.read_lines(folder / "stages" / name / "evaluations.jsonl") if e["decode"] == loss.DECODE]
+        if found and found[-1]["last"]:
+            out.append({"stage": name, **loss.summarise(found[0], found[-1]), "seeds": [recipe.seed]})
     return out
 
 

@@ -23,7 +23,10 @@ class Options(BaseModel):
 
 
 class Judge(ABC):
-    """score() must not depend on the order of the trajectories, nor on what else is in the list."""
+    """score() must not depend on the order of the trajectories, nor on what else is in the list.
+
+    A sample without an answer in the form that the judge reads scores low with `answered = False`: the pre-flight counts these.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[Options]] = Options

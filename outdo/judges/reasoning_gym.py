@@ -50,7 +50,7 @@ class ReasoningGymJudge(Judge):
             return Score(None, "the item cannot be made again: it depends on PYTHONHASHSEED or on the library's version")
         answer = extract(_text(t.info["completion"]), t.info["answer_tag"])
         if answer is None:
-            return Score(0.0, f"no <{t.info['answer_tag']}>")
+            return Score(0.0, f"no <{t.info['answer_tag']}>", answered=False)
         marks = _marks(dataset, answer, entry)
         if marks is None:
             return Score(None, "the scorer fails on its own answer")

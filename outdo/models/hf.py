@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from outdo import files
 from outdo.errors import UserError, check
 from outdo.models import adapt
 from outdo.models.base import LanguageModel
@@ -42,17 +42,17 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path,
         (folder / _GENERATION).write_text(model.generation)
     if adapt.adapted(model):
         adapt.save(model, folder / adapt.FOLDER, model.source)
-    weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in adapt.merged(model).items()}
+    weights = adapt.merged(model)
     if isinstance(model, Fallback):
+        plain = {k.removeprefix("module."): v.detach().cpu().float().contiguous() for k, v in weights.items()}
         with _quiet():
-            model.module.save_pretrained(folder, max_shard_size=shard_bytes,
-                                         state_dict={k.removeprefix("module."): v for k, v in weights.items()})
+            model.module.save_pretrained(folder, max_shard_size=shard_bytes, state_dict=plain)
         return
     assert isinstance(model, Decoder)
     config = copy.deepcopy(model.origin) if model.origin is not None else _llama_config(model.config, tokenizer)
     config.dtype = "float32"
     config.save_pretrained(folder)
-    save_torch_state_dict(weights, folder, max_shard_size=shard_bytes, metadata={"format": "pt"})
+    files.write_weights(folder, weights, shard_bytes)
 
 
 def _llama_config(c: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
@@ -177,10 +177,10 @@ def _weight_files(folder: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{str(index)!r} cannot be read ({e}); the checkpoint is damaged, use an earlier one") from None
-    files = [folder / Path(str(name)).name for name in names]
-    missing = [f.name for f in files if not f.is_file()]
+    shards = [folder / Path(str(name)).name for name in names]
+    missing = [f.name for f in shards if not f.is_file()]
     check(not missing, f"checkpoint {str(folder)!r} lacks {', '.join(missing[:3])}, which {_INDEX} names; fetch it again")
-    return files
+    return shards
 
 
 @functools.cache

@@ -38,6 +38,7 @@ class Stage:
     metrics: list[Row]
     events: list[Row]
     evaluations: list[Row]
+    losses: list[Row]  # evaluations on held-out rows of data
     episodes: list[Row]  # kept from the last evaluation; what was sampled for training is left out
 
     @property
@@ -127,9 +128,10 @@ def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
     config, at = recipe.stage[name], folder / "stages" / name
     judge = None if config.kind in ("pretrain", "sft") else (getattr(config, "judge", None) or recipe.judge)
     episodes = [e for e in _lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
-    evaluations = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")]
+    measured = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")]
+    evaluations, losses = ([e for e in measured if (e.get("decode") == "loss") == by_rows] for by_rows in (False, True))
     out = Stage(name, config.kind, recipe.parent(name), judge, colour, (at / "done.json").is_file(), None,
-                list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, episodes)
+                list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, losses, episodes)
     return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
 
 

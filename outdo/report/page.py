@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from outdo import files
-from outdo.report import curves, data, format, games, sections
+from outdo.report import curves, data, format, games, losses, sections
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("page.js", "charts.js", "board.js")
@@ -33,7 +33,7 @@ def context(run: data.RunData) -> dict[str, Any]:
     """Everything that the templates see. Strings in here come from files and are escaped by the templates."""
     charts: dict[str, Any] = {"curves": curves.learning(run)}
     rollouts = curves.training(run, ("rl", "rejection"), curves.ROLLOUT_METRICS)
-    imitation = curves.training(run, ("pretrain", "sft"), curves.IMITATION_METRICS)
+    imitation = [*losses.charts(run), *curves.training(run, ("pretrain", "sft"), curves.IMITATION_METRICS)]
     charts |= {c["id"]: c for c in rollouts + imitation}
     shown = games.interesting(run)
     proxies = []

@@ -9,7 +9,7 @@ import numpy as np
 from outdo import randomness
 from outdo.recipe import Pretrain, Sft
 from outdo.stages.loop import Loop
-from outdo.text import render, rows
+from outdo.text import render, rows, unseen
 from outdo.types import Sample, Trajectory, Usage
 
 
@@ -37,8 +37,12 @@ def imitate_rows(loop: Loop) -> None:
     config = loop.config
     assert isinstance(config, Pretrain | Sft)
     given = loop.run.rows
-    feed = rows.Feed(rows.load(config.data, config.data_split, config.stream) if given is None else given, loop.seed)
+    data = rows.load(config.data, config.data_split, config.stream) if given is None else given
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
+    measured, theirs = unseen.choose(config, data, loop.run.unseen)
+    shown = [renderer(row, f"{config.data if theirs else config.heldout_data}, row {i}") for i, row in measured.items()]
+    loop.unseen = [r.sample() for r in shown if r.trained_tokens]
+    feed = rows.Feed(data, loop.seed, skip=measured if theirs else ())
     for step in loop.steps():
         numbered = feed.take(step * config.episodes, config.episodes)
         rendered = [renderer(row, f"{config.data}, row {i}") for i, row in numbered]

@@ -24,6 +24,7 @@ from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError
 from outdo.evaluation.judging import recognises_wins
+from outdo.evaluation.loss import DECODE, heldout_loss
 from outdo.evaluation.measure import Measurement, measure
 from outdo.judges.base import Judge
 from outdo.ledger.ledger import Clock, Ledger
@@ -57,6 +58,7 @@ class Run:
     pairs: list[tuple[IntArray, IntArray]]  # for the judging test; empty if the task has none
     show: Callable[[str, float, str], None]  # (stage, share done, message)
     rows: Rows | None = None  # given from Python in place of the imitation stages' `data`
+    unseen: Rows | None = None  # and of their `heldout_data`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +81,7 @@ class Loop:
         self.engine = Engine(model, run.dtype, run.recipe.slots)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
+        self.unseen: Sequence[Sample] = ()  # of rows: what the loss is measured on
         self.clock = Clock.start()
         self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
@@ -200,9 +203,11 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Sampled and greedy against the first opponent; at the end of the stage against all of them."""
+        recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
+        if self.unseen:
+            self._measure_loss(last)
         if not self.run.heldout:
             return
-        recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
         self.engine.load(self.trainer.steps)
         opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
         scorers = {"reward": self.judge.score, "gold": self.run.gold.score}
@@ -223,6 +228,16 @@ class Loop:
                 against = "" if opponent == "none" else f" vs {opponent}"
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
         self.judge.logged()  # what functions logged here belongs to no step
+
+    def _measure_loss(self, last: bool) -> None:
+        """The loss on held-out rows -> evaluations.jsonl."""
+        record, usage = heldout_loss(self.model, self.run.dtype, self.unseen, self.config.optimizer.micro_tokens)
+        files.append_line(self.folder / "evaluations.jsonl", {
+            "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
+            "decode": DECODE, "opponent": self.task.opponents[0], **record, "judging": None})
+        self.trackers.log(self._step, {"value": record["value"]}, f"evaluation/{DECODE}/")
+        self.ledger.book(self._step, "evaluate", usage, self.clock.read())
+        self.run.show(self.name, self.spent, f"held-out loss {record['value']:.3f} nats a token")
 
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""

@@ -17,16 +17,18 @@ import torch
 
 from outdo import environment, files, machine
 from outdo.errors import UserError
-from outdo.models.flops import update_flops
+from outdo.models.base import LanguageModel
+from outdo.models.flops import causal_attended, update_flops
 from outdo.recipe import Rejection, Rollouts
 from outdo.stages import rl
 from outdo.stages.loop import Loop
+from outdo.training.batch import Family, families
 from outdo.training.optimizer import step_flops
-from outdo.types import Finish, Group, Usage
+from outdo.types import Finish, Group, Sample, Usage
 
 FILE = "preflight.json"
 FEW = 4  # prompts to begin with
-_MANY = 0.5  # share of truncated samples that is worth a word
+_MANY = 0.5  # share of samples that were truncated, or held no answer, that is worth a word
 
 
 def preflight(loop: Loop) -> None:
@@ -72,9 +74,13 @@ def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
             return None
         same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
         why, change = f"{sampled} {same}", ""
-    cut = describe(groups)["truncated"]
-    if cut >= _MANY:
-        return f"{why}, and {cut:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate short answers"
+    seen = describe(groups)
+    if seen["truncated"] >= _MANY:
+        return (f"{why}, and {seen['truncated']:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate "
+                "short answers")
+    if seen["format_pass_rate"] <= 1 - _MANY:
+        return (f"{why}, and only {seen['format_pass_rate']:.0%} held an answer that the judge can read; say in the prompt what "
+                "form it wants, or imitate answers that have it")
     return f"{why}; {change}imitate good answers first, take easier prompts, a larger group_size or a reward with more steps"
 
 
@@ -93,6 +99,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         "prompts": len(groups), "samples": len(scores),
         "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories])),
         "unscored": 1.0 - len(scored) / len(scores),
+        "format_pass_rate": float(np.mean([s.answered and s.value is not None for s in scores])),
         "reward": float(np.mean(scored)) if scored else None,
         "reward_std_within_groups": float(np.mean([np.std(v) for v in values if v])) if scored else None,
         "reward_parts": {name: float(np.mean(v)) for name, v in parts.items()},
@@ -128,11 +135,18 @@ def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict
     assert isinstance(config, Rollouts)
     peak = environment.thread_peak_flops(files.read_json(file) if file.exists() else {}) * torch.get_num_threads()
     scale = config.prompts / len(groups)
-    lengths = [(len(t.token_ids), int(t.mask.sum())) for g in groups for t in g.trajectories]
-    steps = max(1, round(scale * sum(own for _, own in lengths) / config.minibatch_tokens)) * config.epochs
-    flops = steps * step_flops(loop.model, config.optimizer)
-    flops += scale * config.epochs * sum(update_flops(loop.model.config, n, n * (n + 1) // 2, own) for n, own in lengths)
+    samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for g in groups for t in g.trajectories]
+    as_many = config.model_copy(update={"minibatch_tokens": config.minibatch_tokens / scale})  # minibatches as with all prompts
+    steps = rl.minibatches(samples, as_many, loop.seed, 0)
+    flops = sum(step_flops(loop.model, config.optimizer) + scale * batch_flops(loop.model, batch) for batch in steps)
     return {"generate": measured_s * scale, "update": flops / peak / machine.UPDATE_UTILISATION if peak else None}
+
+
+def batch_flops(model: LanguageModel, samples: Sequence[Sample]) -> float:
+    """FLOPs of an update on these samples, those of one prompt together where the model can."""
+    whole = families(samples) if model.shares_prompts else [Family([s], 0) for s in samples]
+    attended = sum(causal_attended(f.shared) + sum(causal_attended(len(s.token_ids), f.shared) for s in f.samples) for f in whole)
+    return update_flops(model.config, sum(f.tokens for f in whole), attended, sum(int(s.mask.sum()) for s in samples))
 
 
 def table(loop: Loop, found: dict[str, Any]) -> str:
@@ -148,6 +162,7 @@ def table(loop: Loop, found: dict[str, Any]) -> str:
         "reward": reward,
         "no difference": f"in {found['zero_variance_groups']:.0%} of the groups",
         "unscored": f"{found['unscored']:.0%}",
+        "format": f"in {found['format_pass_rate']:.0%} of the samples the judge could read an answer",
         "truncated": f"{found['truncated']:.0%}",
         "tokens": f"prompts {found['prompt_tokens']['median']:.0f}, the longest {found['prompt_tokens']['longest']}; "
                   f"sampled {found['tokens_per_episode']:.0f} each",

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,13 @@ class Feed:
     """Rows in training order, epoch after epoch: the row at position i is a function of (rows, seed, i).
 
     Every epoch shuffles a sequence as a whole, a stream within windows of consecutive rows. Starting anywhere but where the last
-    `take` ended costs reading a stream up to there, which is how an interrupted run finds its place again.
+    `take` ended costs reading a stream up to there, which is how an interrupted run finds its place again. Rows whose numbers are
+    in `skip` never come.
     """
 
-    def __init__(self, rows: Rows, seed: int, window: int = 10_000) -> None:
-        self.rows, self.seed, self.window = rows, seed, window
+    def __init__(self, rows: Rows, seed: int, window: int = 10_000, skip: Container[int] = ()) -> None:
+        self.rows, self.seed, self.window, self.skip = rows, seed, window, skip
+        self._numbers = np.array([] if isinstance(rows, Stream) else [i for i in range(len(rows)) if i not in skip], np.int64)
         self._epoch, self._order = -1, np.empty(0, np.int64)
         self._position, self._rest = 0, self._endless()
 
@@ -64,14 +66,14 @@ class Feed:
         return list(itertools.islice(self._rest, n))
 
     def _at(self, rows: Sequence[Row], position: int) -> tuple[int, Row]:
-        epoch, k = divmod(position, len(rows))
+        epoch, k = divmod(position, len(self._numbers))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._shuffled(len(rows), epoch, 0)
+            self._epoch, self._order = epoch, self._numbers[self._shuffled(len(self._numbers), epoch, 0)]
         return int(self._order[k]), rows[int(self._order[k])]
 
     def _endless(self) -> Iterator[tuple[int, Row]]:
         for epoch in itertools.count():
-            numbered = enumerate(self.rows)
+            numbered = ((i, row) for i, row in enumerate(self.rows) if i not in self.skip)
             while window := list(itertools.islice(numbered, self.window)):
                 yield from (window[j] for j in self._shuffled(len(window), epoch, window[0][0]))
 

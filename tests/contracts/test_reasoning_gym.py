@@ -66,7 +66,8 @@ def check(name: str) -> None:
         assert [s.value for s in judge.score(games)] == [1.0] * 3, "gold"
         assert all(s.value is not None and s.value > 0.99 for s in lax.score(games)) or name == "game_of_life_halting"
     for words in ("", "<answer></answer>", "<answer> </answer>", '<answer>][{"<bad\u0000</answer>'):
-        assert [s.value for s in judge.score([saying(t, words) for t in games])] == [0.0] * 3, words
+        scores = judge.score([saying(t, words) for t in games])
+        assert [(s.value, s.answered) for s in scores] == [(0.0, "</answer>" in words)] * 3, words
     echo = [saying(t, f"<answer>{t.info['question']}</answer>") for t in games]
     assert [s.value for s in judge.score(echo)] == [0.0] * 3, "echo"
     if name not in _WITHOUT:

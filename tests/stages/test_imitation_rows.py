@@ -12,11 +12,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from processes import SCRATCH, TINY, forked, lines
 from test_resume import kept, redone, weights
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from outdo import randomness, recipe
+from outdo import files, randomness, recipe
 from outdo.tasks.chess import vocabulary
+from outdo.text import unseen
 from outdo.text.rows import Feed, load
 
 CONTEXT = 26  # of the tiny recipe's model
@@ -63,16 +66,17 @@ def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
     """Against the rows of the file themselves: numbers of metrics.jsonl and of the ledger."""
     folder = undisturbed() / "stages" / "sft"
     rows = [json.loads(line) for line in data().read_text().splitlines()]
-    base = randomness.key(0, "sft")
+    base, held = randomness.key(0, "sft"), unseen.by_hash(rows, 0.05)
+    seen = [i for i in range(ROWS) if i not in held]
     position = 0
     metrics, bills = lines(folder / "metrics.jsonl"), [e for e in lines(folder / "ledger.jsonl") if e["what"] == "train"]
     assert len(metrics) == len(bills) == STEPS
     for line, bill in zip(metrics, bills, strict=True):
         here = []
         for _ in range(EPISODES):
-            epoch, k = divmod(position, ROWS)
-            order = randomness.permutation(ROWS, randomness.key(base, "epoch", epoch, 0))
-            here.append(tokens(rows[order[k]]))
+            epoch, k = divmod(position, len(seen))
+            order = randomness.permutation(len(seen), randomness.key(base, "epoch", epoch, 0))
+            here.append(tokens(rows[seen[order[k]]]))
             position += 1
         used = [t for t in here if t[1] > 0]
         assert line["episodes"] == len(used) and line["dropped"] == EPISODES - len(used)
@@ -85,8 +89,29 @@ def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
     assert metrics[-1]["nll"] < metrics[0]["nll"], "it learns"
 
 
+def test_the_loss_on_the_rows_that_never_train() -> None:
+    """At the start and every evaluation point; the last is transformers' own loss of the checkpoint on these rows."""
+    folder = undisturbed()
+    rows = unseen.by_hash([json.loads(line) for line in data().read_text().splitlines()], 0.05)
+    able = [row for row in rows.values() if tokens(row)[1]]
+    found = [e for e in lines(folder / "stages" / "sft" / "evaluations.jsonl") if e["decode"] == "loss"]
+    assert [(e["point"], e["last"], e["n"]) for e in found] == [(p, p == 2, len(able)) for p in range(3)] and len(able) > 1
+    (checkpoint,) = (folder / "stages" / "sft" / "checkpoints").iterdir()
+    tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), AutoModelForCausalLM.from_pretrained(checkpoint)
+    for row, item in zip(able, found[-1]["items"], strict=True):
+        words = ["<s>", *f"{row['prompt']}{row['completion']}".split(), "</s>"]
+        ids = torch.tensor([tokenizer.convert_tokens_to_ids(words)[:CONTEXT]])
+        labels = ids.clone()
+        labels[:, : 1 + len(row["prompt"].split())] = -100
+        assert float(model(input_ids=ids, labels=labels).loss.detach()) == pytest.approx(item, abs=1e-4)
+    (stage,) = files.read_json(folder / "summary.json")["losses"]
+    assert stage["stage"] == "sft" and stage["value"] == found[-1]["value"] and stage["tokens"] == sum(tokens(r)[1] for r in able)
+    assert stage["change"]["value"] == pytest.approx(found[-1]["value"] - found[0]["value"]) and stage["change"]["value"] < 0
+    assert "Held-out loss" in (folder / "report.html").read_text()
+
+
 def test_pretraining_takes_every_token(tmp_path: Path) -> None:
-    pretrain = {"kind": "pretrain", "steps": 1, "episodes": 200, "data": str(data()), "max_tokens": 20}
+    pretrain = {"kind": "pretrain", "steps": 1, "episodes": 200, "data": str(data()), "max_tokens": 20, "heldout": 0.0}
     text = TINY.read_text().partition("[stage.sft]")[0] + "".join(
         [f"[stage.pretrain]\n{''.join(f'{k} = {json.dumps(v)}' + chr(10) for k, v in pretrain.items())}"])  # fmt: skip
     (tmp_path / "r.toml").write_text(text)
@@ -134,6 +159,8 @@ def test_a_stream_is_shuffled_like_the_sequence_when_one_window_holds_it() -> No
 @pytest.mark.parametrize(("options", "said"), [
     (("stage.sft.data='nowhere.jsonl'",), "data 'nowhere.jsonl' does not exist"),
     (("stage.sft.keep='won'",), "stage.sft.keep = 'won' goes with a player's episodes; rows of data are neither won nor lost"),
+    (("stage.sft.heldout=1.0",), "stage.sft.heldout = 1.0: input should be less than 1"),
+    (("stage.sft.heldout_data='gone.jsonl'",), "data 'gone.jsonl' does not exist"),
     (("stage.sft.max_tokens=5",), "DATA: none of the first 50 rows (prompt-completion: prompt, completion) has a token to train "
      "on within 5 tokens; give answers to imitate, or raise max_tokens or the context"),
     (("stage.sft.data='bad.jsonl'",), "bad.jsonl, row 1 has the columns question; wanted are those of one shape: "),

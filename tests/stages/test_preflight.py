@@ -26,11 +26,12 @@ from outdo.types import Finish, Group, Prompt, Score, Trajectory
 HOPELESS = ("--set", "stage.rl.judge.name=outcome")  # a model this small never mates
 
 
-def group(values: Sequence[float | None], cut: int = 0, prompt: int = 3) -> Group:
+def group(values: Sequence[float | None], cut: int = 0, prompt: int = 3, silent: int = 0) -> Group:
     mask = np.arange(prompt + 4) >= prompt
     games = [Trajectory("p/0", i, np.arange(len(mask)), mask, np.zeros(len(mask), np.float32), 0,
                         Finish.LENGTH if i < cut else Finish.STOP) for i in range(len(values))]  # fmt: skip
-    return Group(Prompt("p/0", np.arange(prompt)), tuple(games), tuple(Score(v, "why", {"a": v}) for v in values))
+    return Group(Prompt("p/0", np.arange(prompt)), tuple(games),
+                 tuple(Score(v, "why", {"a": v}, answered=i >= silent) for i, v in enumerate(values)))
 
 
 def loop(stage: Any) -> Any:
@@ -45,6 +46,7 @@ RL, REJECTION = Rl(kind="rl", steps=1), Rejection(kind="rejection", steps=1, thr
     (RL, [group([0, 0]), group([0, 0])], "2 prompts x 2 samples all scored 0; imitate good answers first"),
     (RL, [group([1, 1]), group([0, 0])], "2 prompts x 2 samples scored the same within every group; imitate"),
     (RL, [group([0, 0], cut=2), group([0, 0], cut=1)], "all scored 0, and 75% were cut before their end; give more room"),
+    (RL, [group([0, 0], silent=1)], "all scored 0, and only 50% held an answer that the judge can read; say in"),
     (RL, [group([None, None])], "the judge could score none of 1 prompts x 2 samples (2 times: why); mend the judge"),
     (RL, [group([None, 1])], "1 prompts x 2 samples all scored 1"),
     (REJECTION, [group([0.4, 0.1])], "none of 1 prompts x 2 samples reached threshold = 0.5, the best scored 0.4; lower it, "),
@@ -60,6 +62,8 @@ def test_describe() -> None:
     assert got["prompts"] == 2 and got["samples"] == 8 and got["truncated"] == 1 / 8 == got["unscored"]
     assert got["reward"] == pytest.approx(9.5 / 7) == got["reward_parts"]["a"] and got["zero_variance_groups"] == 0.5
     assert got["reward_std_within_groups"] == pytest.approx(np.std([1, 0, 0.5]) / 2)
+    assert got["format_pass_rate"] == 7 / 8, "who has no score was not read"
+    assert describe([group([0, 0, None, 1], silent=1)])["format_pass_rate"] == 0.5
     assert got["prompt_tokens"] == {"median": 6.0, "longest": 9} and got["tokens_per_episode"] == 4.0
 
 
@@ -69,7 +73,7 @@ def test_it_sees_what_the_first_step_will_see() -> None:
     assert seen["stop"] is None and seen["samples"] == 16
     for key in ("reward", "zero_variance_groups", "tokens_per_episode"):
         assert seen[key] == pytest.approx(first[key]), key
-    assert seen["unscored"] == 0 and all(v > 0 for v in seen["memory_bytes"].values())
+    assert seen["unscored"] == 0 and seen["format_pass_rate"] == 1 and all(v > 0 for v in seen["memory_bytes"].values())
     assert all(v > 0 for v in seen["step_s"].values())
     (event,) = [e for e in lines(stage / "ledger.jsonl") if e["what"] == "preflight"]
     assert event["decode_tokens"] > 0 and event["wall_s"] > 0, "booked, beside the budget"

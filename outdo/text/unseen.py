@@ -1,0 +1,47 @@
+"""Rows that no stage trains on, to measure the loss on: a share of the data by their hash, or rows of their own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+
+from outdo import randomness
+from outdo.recipe import Imitation
+from outdo.text.rows import Row, Rows, first
+
+MOST_ROWS = 256  # that are measured, at every evaluation; of large data no more are kept from training
+
+
+def choose(config: Imitation, rows: Rows, given: Rows | None = None) -> tuple[Mapping[int, Row], bool]:
+    """Number -> row of what the loss is measured on, and whether these are rows of the data, which training then skips.
+
+    given: rows from Python in place of `heldout_data`. Raises UserError if that cannot be read.
+    """
+    if config.heldout_data is None and given is None:
+        return by_hash(rows, config.heldout), True
+    own = source(config)
+    return dict(enumerate(first(own.data if given is None else given, MOST_ROWS, own.data_split, own.stream))), False
+
+
+def by_hash(rows: Rows, share: float) -> dict[int, Row]:
+    """Number -> row of those whose content falls into the share: always the same, and copies stay together. Never all rows."""
+    numbered = enumerate(rows) if share else enumerate(())
+    fall = ((i, row) for i, row in numbered if randomness.key("heldout", _content(row)) < share * 2**63)
+    found = dict(itertools.islice(fall, MOST_ROWS))
+    more = next((True for i, _ in enumerate(rows) if i not in found), False)
+    return found if more else {}
+
+
+def source(config: Imitation) -> Imitation:
+    """The stage as if it imitated the rows that `heldout_data` names: a split of its data, or data elsewhere."""
+    name = config.heldout_data
+    if name is None:
+        return config
+    split = re.fullmatch(r"\w+", name) is not None
+    return config.model_copy(update={"data_split": name} if split else {"data": name})
+
+
+def _content(row: Row) -> str:
+    return json.dumps(dict(row), sort_keys=True, default=str)
