@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from outdo import lock, plan, plugins, progress, reopen, report
+from outdo import fetch, lock, plan, plugins, progress, reopen, report
 from outdo import recipe as recipes
 from outdo import run as runs
 from outdo.errors import check
@@ -34,9 +34,11 @@ from outdo.text import rows as text_rows
 Model = str | Path | Result | Mapping[str, Any]
 # A task (its name, its table with a "name", or the object), or rows: a file, a folder, a hub id, a `datasets` object, dicts.
 Data = str | Path | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]]
-# Functions, each as an object or as "my_rewards.py:name"; a judge by its name, its table with a "name", or the object.
-Reward = str | Callable[..., Any] | Judge | Mapping[str, Any] | Sequence[str | Callable[..., Any]]
+# Functions and reward models, each as an object or as "my_rewards.py:name", folder or hub id; a judge by its name, its table with
+# a "name", or the object.
+Reward = str | Callable[..., Any] | Judge | Mapping[str, Any] | Sequence[str | Callable[..., Any] | Judge]
 Tool = str | Callable[..., Any]
+Environments = Tool | Mapping[str, Tool]  # one for all rows, or several by name, chosen by the column `environment`
 
 STEPS = 100  # of reinforcement, unless said
 EVALUATED = 100  # prompts, where the data has so many
@@ -45,7 +47,7 @@ _LR, _LORA_LR = 2e-5, 2e-4  # of checkpoints
 
 def reinforce(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
-    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Tool | None = None, system: str | None = None,
+    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None, system: str | None = None,
     max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, steps: int | None = None,
     flops: float | None = None, prompts: int = 8, group_size: int = 8, temperature: float = 1.0,
     algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
@@ -62,8 +64,7 @@ def reinforce(
     with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys
     of the stage or of the recipe. Raises UserError.
     """
-    if reward is None and hasattr(environment_factory, "get_reward"):
-        reward = "outdo.rewards:environment_reward"
+    reward, reward_weights = _with_own(reward, reward_weights, environment_factory)
     table, task, python = _task(dataset, tools, environment_factory, system=system, max_prompt_tokens=max_prompt_tokens,
                                 max_new_tokens=max_new_tokens)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
@@ -111,7 +112,7 @@ def pretrain(
 
 def evaluate(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
-    tools: Sequence[Tool] = (), environment_factory: Tool | None = None, system: str | None = None,
+    tools: Sequence[Tool] = (), environment_factory: Environments | None = None, system: str | None = None,
     max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, prompts: int | None = None,
     decode: Sequence[str] = ("sampled", "greedy"), opponents: Sequence[str] = (), seed: int = 0, quiet: bool = False,
     **recipe_overrides: Any,
@@ -120,8 +121,7 @@ def evaluate(
 
     prompts: how many; None is at most 100. One record for each opponent and way of decoding. Raises UserError.
     """
-    if reward is None and hasattr(environment_factory, "get_reward"):
-        reward = "outdo.rewards:environment_reward"
+    reward, reward_weights = _with_own(reward, reward_weights, environment_factory)
     check(not isinstance(model, Mapping), "evaluate takes a checkpoint or a run; sizes alone have learned nothing")
     check(all(d in reopen.DECODES for d in decode), f"decode = {decode!r}: there is {', '.join(reopen.DECODES)}")
     table, task, python = _task(dataset, tools, environment_factory, all_heldout=True, system=system,
@@ -214,7 +214,7 @@ def _absolute(path: str | Path) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else str(path)
 
 
-def _task(dataset: Data, tools: Sequence[Tool], environment: Tool | None, all_heldout: bool = False,
+def _task(dataset: Data, tools: Sequence[Tool], environment: Environments | None, all_heldout: bool = False,
           **options: Any) -> tuple[dict[str, Any], Task | None, list[str]]:  # fmt: skip
     """The recipe's table for the task, the object if the table is not enough to make it, and why it is not."""
     options = {k: v for k, v in options.items() if v is not None}
@@ -229,18 +229,42 @@ def _task(dataset: Data, tools: Sequence[Tool], environment: Tool | None, all_he
         return {**table, **options}, None, []
     table = {"name": "dataset", **options} | ({"validation": 0.0, "heldout": 1.0} if all_heldout else {})
     objects = {"dataset": not isinstance(dataset, str | Path), "tools": any(callable(t) for t in tools),
-               "environment": callable(environment)}
+               "environment": any(callable(e) for e in _environments(environment))}
     table["data"] = "rows from Python" if objects["dataset"] else _absolute(dataset)  # type: ignore[arg-type]
     given_tools = [t for t in tools if callable(t)]
     made = {**table, "tools": [t for t in tools if isinstance(t, str)]}
-    if isinstance(environment, str):
+    if environment and not objects["environment"]:
         made["environment"] = environment
-    named = {**made, "tools": [_called(t) for t in tools]} | ({"environment": _called(environment)} if environment else {})
+    named = {**made, "tools": [_called(t) for t in tools]}
+    if environment:
+        named["environment"] = ({n: _called(e) for n, e in environment.items()} if isinstance(environment, Mapping)
+                                else _called(environment))
     if not any(objects.values()):
         return made, None, []
     task = Dataset(plugins.configured("tasks", Plugin(**made), Dataset), dataset if objects["dataset"] else None,  # type: ignore[arg-type]
-                   given_tools, environment if callable(environment) else None)
+                   given_tools, environment if objects["environment"] else None)  # type: ignore[arg-type]
     return named, task, [k for k, v in objects.items() if v]
+
+
+def _environments(environment: Environments | None) -> list[Tool]:
+    return list(environment.values()) if isinstance(environment, Mapping) else [environment] if environment else []
+
+
+def _with_own(reward: Reward | None, weights: Sequence[float], environment: Environments | None,
+              ) -> tuple[Reward | None, Sequence[float]]:  # fmt: skip
+    """The reward, and beside it, with weight 1 as in TRL, what environments with a `get_reward` pay themselves."""
+    factories = [plugins.load(e) if isinstance(e, str) else e for e in _environments(environment)]
+    if not any(hasattr(f if inspect.isclass(f) else f(), "get_reward") for f in factories):
+        return reward, weights
+    own = "outdo.rewards:environment_reward"
+    several = [] if reward is None else list(reward) if _several(reward) else [reward]
+    if own in several or any(isinstance(r, Mapping) or r in plugins.names("judges") for r in several):
+        return reward, weights
+    return [*several, own], [*(weights or [1.0] * len(several)), 1.0]
+
+
+def _several(reward: Reward) -> bool:
+    return isinstance(reward, Sequence) and not isinstance(reward, str)
 
 
 def _judged(data: dict[str, Any], given: Given, reward: Reward | None, weights: Sequence[float], gold: Reward | None) -> Given:
@@ -264,18 +288,18 @@ def _judge(reward: Reward, weights: Sequence[float]) -> tuple[dict[str, Any], Ju
         return {**reward.config.model_dump(mode="json", exclude_none=True), "name": reward.name}, reward
     if isinstance(reward, Mapping):
         return dict(reward), None
-    if isinstance(reward, str) and (":" not in reward or inspect.isclass(plugins.load(reward))):
+    if isinstance(reward, str) and (reward in plugins.names("judges") or not (":" in reward or fetch.is_checkpoint(reward))
+                                    or (":" in reward and inspect.isclass(plugins.load(reward)))):
         return {"name": reward}, None
-    several = [reward] if isinstance(reward, str) or callable(reward) else list(reward)
+    several = list(reward) if _several(reward) else [reward]
     table = {"name": "function", "functions": [_called(f) for f in several], "weights": list(weights)}
-    if all(isinstance(f, str) for f in several):
-        return table, None
-    return table, FunctionJudge.of([plugins.load(f) if isinstance(f, str) else f for f in several], weights)
+    return table, None if all(isinstance(f, str) for f in several) else FunctionJudge.of(several, weights)
 
 
 def _called(what: Any) -> str:
     """Its name, for readers of the recipe."""
-    return what if isinstance(what, str) else f"{getattr(what, '__name__', type(what).__name__)} (from Python)"
+    own = getattr(what, "__name__", getattr(what, "label", type(what).__name__))
+    return what if isinstance(what, str) else f"{own} (from Python)"
 
 
 def _without(arguments: dict[str, Any], name: str) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class Loop:
                 "finish": t.finish.value, "info": dict(t.info)}
 
     def judge_cost(self, calls: int) -> Usage:
-        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call)
+        """What judging so many trajectories has cost, since the last time that this was asked."""
+        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call + self.judge.spent_flops())
 
     # --- between steps ----------------------------------------------------------------------------------------------
 
@@ -206,20 +207,21 @@ class Loop:
         self.engine.load(self.trainer.steps)
         opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
         scorers = {"reward": self.judge.score, "gold": self.run.gold.score}
-        judging = None
+        recognised = None
         if self.run.pairs:
             win_id = self.run.extra["win_id"]
-            judging = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
+            recognised = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
         for opponent in opponents:
             for decode, temperature in (("sampled", 1.0), ("greedy", 0.0)):
                 m = measure(self.task, self._play(temperature, opponent), self.run.heldout, scorers)
                 files.append_line(self.folder / "evaluations.jsonl", {
                     "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
-                    "decode": decode, "opponent": opponent, **m.record(), "judging": judging})
+                    "decode": decode, "opponent": opponent, **m.record(), "judging": recognised})
                 self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{decode}/{opponent}/")
-                self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
                 if last and opponent == opponents[0]:
                     self._keep_examples(m, decode)
+                judging = Usage(judge_flops=self.judge.spent_flops() + self.run.gold.spent_flops())
+                self.ledger.book(self._step, "evaluate", m.usage + judging, self.clock.read())
                 against = "" if opponent == "none" else f" vs {opponent}"
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
         self.judge.logged()  # what functions logged here belongs to no step
