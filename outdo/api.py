@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Console
 
@@ -47,9 +47,10 @@ _LR, _LORA_LR = 2e-5, 2e-4  # of checkpoints
 
 def reinforce(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
-    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None, system: str | None = None,
-    max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, steps: int | None = None,
-    flops: float | None = None, prompts: int = 8, group_size: int = 8, temperature: float = 1.0,
+    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None,
+    rollout_func: Tool | None = None, system: str | None = None, max_prompt_tokens: int | None = None,
+    max_new_tokens: int | None = None, steps: int | None = None, flops: float | None = None, prompts: int = 8,
+    group_size: int = 8, temperature: float = 1.0,
     algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
     name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, force: bool = False,
@@ -59,9 +60,9 @@ def reinforce(
 
     dataset: rows with prompts, of which some are held out to measure with; or a task. reward: as TRL, verl, verifiers or OpenRLHF
     users wrote it; None: the task's own judge. gold: measures, never trains; None: the task's judge, for rows the reward.
-    tools, environment_factory: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is 2e-5, 2e-4 with
-    LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an interrupted run,
-    with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys
+    tools, environment_factory, rollout_func: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is
+    2e-5, 2e-4 with LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an
+    interrupted run, with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys
     of the stage or of the recipe. Raises UserError.
     """
     reward, reward_weights = _with_own(reward, reward_weights, environment_factory)
@@ -71,9 +72,10 @@ def reinforce(
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     stage = _stage("rl", model, steps if steps or flops else STEPS, flops, learning_rate, lora, freeze)
     stage |= {"prompts": prompts, "group_size": group_size, "temperature": temperature, "algorithm": chosen,
-              "may_learn_nothing": force}
-    data = _recipe(name, seed, stage, model, table, python)
-    given = _judged(data, Given(task), reward, reward_weights, gold)
+              "may_learn_nothing": force, "rollout": rollout_func and _called(rollout_func)}
+    by_python = rollout_func if callable(rollout_func) else None
+    data = _recipe(name, seed, stage, model, table, python + ["rollout_func"] * (by_python is not None))
+    given = _judged(data, Given(task, rollout=by_python), reward, reward_weights, gold)
     return _run(data, given, recipe_overrides, eval_prompts, out, resume, quiet)
 
 
@@ -263,7 +265,7 @@ def _with_own(reward: Reward | None, weights: Sequence[float], environment: Envi
     return [*several, own], [*(weights or [1.0] * len(several)), 1.0]
 
 
-def _several(reward: Reward) -> bool:
+def _several(reward: Reward) -> TypeGuard[Sequence[str | Callable[..., Any] | Judge]]:
     return isinstance(reward, Sequence) and not isinstance(reward, str)
 
 

@@ -125,6 +125,7 @@ class Rollouts(Stage):
     opponents: tuple[str, ...] = ()
     temperature: float = Field(default=1.0, gt=0)
     judge: Plugin | None = None  # None: the recipe's
+    rollout: str | None = None  # who generates, in place of the engine: TRL's rollout_func as "my_rollouts.py:name"
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
     may_learn_nothing: bool = False  # go on where the pre-flight finds nothing to learn from: a control, or luck is hoped for

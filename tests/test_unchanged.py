@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 import outdo
 from outdo import files, recipe
+from outdo.errors import UserError
 
 SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 64}
 ROWS = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(60)]
@@ -96,3 +97,28 @@ def test_environments_are_chosen_by_rows_and_pay_beside_the_reward(tmp_path: Pat
     for reward, weights, want in ((None, (), 0.0), (two, (), 2.0), (two, [0.5], 1.0), ([two, two], (), 4.0)):
         (record,) = outdo.evaluate("smollm2", rows, reward, reward_weights=weights, **options)
         assert sorted(record["items"]) == [want + i / 4 for i in range(4)]
+
+
+def play(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    return {**trainer.generate(prompts), "turns": [1] * len(prompts)}
+
+
+def test_rollout_func(base: outdo.Result, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The user's own generation: with the engine's samples the numbers of a run without it, from Python and from a recipe."""
+
+    def reward(completions: list[str], turns: list[int] = (), **kwargs: Any) -> list[float]:  # type: ignore[assignment]
+        assert not given or turns == [1] * len(completions)
+        return letters(completions)
+
+    given = False
+    plain = outdo.reinforce(base, ROWS, reward, out=tmp_path / "a", **RL)
+    given = True
+    mine = outdo.reinforce(base, ROWS, reward, rollout_func=play, out=tmp_path / "b", **{**RL, "quiet": False})
+    assert "rollout_func: its trainer is a stand-in with processing_class, args" in " ".join(capfd.readouterr().out.split())
+    assert plain.metrics == mine.metrics and plain.evaluations == mine.evaluations
+    assert recipe.load(mine.folder / "recipe.toml").python == ("dataset", "rollout_func", "reward")
+    named = outdo.reinforce(base, ROWS, reward, rollout_func=f"{__file__}:play", out=tmp_path / "c", **RL)
+    assert named.metrics == mine.metrics
+    with pytest.raises(UserError, match="rollout goes with tasks of text without tools"):
+        outdo.reinforce(base, ROWS, reward, rollout_func=play, tools=[Pays().look],
+                        **{**RL, "max_prompt_tokens": 400})

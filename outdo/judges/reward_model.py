@@ -188,7 +188,7 @@ def _config(folder: str) -> Any:
 @functools.lru_cache(8)
 def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(folder)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(folder)
     except Exception as e:
         raise UserError(f"reward model {folder!r} has no tokenizer that transformers can read ({type(e).__name__}: "
                         f"{str(e).splitlines()[0]}); save the tokenizer that it was trained with into its folder") from None
@@ -198,7 +198,7 @@ def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
 def _loaded(folder: str, dtype: str) -> Any:
     """The classifier, on the GPU if there is one. Raises UserError, also where its head would be made of random numbers."""
     loud = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # what is missing is said below
+    logging.set_verbosity(40)  # errors alone: what is missing is said below
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
-from outdo.errors import UserError
+from outdo.errors import UserError, check
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.measure import Measurement, measure
 from outdo.judges.base import Judge
@@ -30,7 +30,9 @@ from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.recipe import AnyStage, Plugin, Recipe, Rl
+from outdo.recipe import AnyStage, Plugin, Recipe, Rl, Rollouts
+from outdo.rollout import custom
+from outdo.rollout.custom import RolloutFunc
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
@@ -57,6 +59,7 @@ class Run:
     pairs: list[tuple[IntArray, IntArray]]  # for the judging test; empty if the task has none
     show: Callable[[str, float, str], None]  # (stage, share done, message)
     rows: Rows | None = None  # given from Python in place of the imitation stages' `data`
+    rollout: RolloutFunc | None = None  # given from Python in place of the stages' `rollout`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +82,12 @@ class Loop:
         self.engine = Engine(model, run.dtype, run.recipe.slots)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
+        self._rollout_func: RolloutFunc | None = None
+        if isinstance(self.config, Rollouts) and self.config.rollout is not None:
+            self._rollout_func = run.rollout or plugins.load(self.config.rollout)
+            check(critic is None, f"stage.{name}.rollout: a critic's values are not known of what a function generates; choose "
+                  "another algorithm")
+            run.show(name, 0.0, custom.NOTICE)
         self.clock = Clock.start()
         self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
@@ -143,6 +152,15 @@ class Loop:
         """The step's own slice of the stage's endless stream of prompts."""
         return self.task.prompts(split, n, self.seed, step * n)
 
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, temperature: float, opponent: str,
+                seed: int) -> tuple[list[Trajectory], Usage]:
+        """group_size trajectories per prompt, in prompt order, from the engine or from the user's function."""
+        if self._rollout_func is not None:
+            return custom.rollout_by(self._rollout_func, self.engine, self.task, prompts, group_size=group_size,  # type: ignore[arg-type]
+                                     temperature=temperature, seed=seed)
+        return rollout(self.engine, self.task, prompts, group_size=group_size, temperature=temperature, opponent=opponent,
+                       seed=seed)
+
     def opponent(self, step: int) -> str:
         """Opponents take turns."""
         names = self.config.opponents or self.task.opponents[:1]
@@ -194,8 +212,7 @@ class Loop:
         samples = self.run.recipe.evaluation.samples if temperature else 1
 
         def play(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
-            return rollout(self.engine, self.task, prompts, group_size=samples, temperature=temperature,
-                           opponent=opponent, seed=1)
+            return self.rollout(prompts, samples, temperature, opponent, seed=1)
 
         return play
 

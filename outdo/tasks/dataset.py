@@ -75,6 +75,11 @@ class Dataset(TextTask):
         """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
         return cls(cls.Config(**options), rows, tools, environment_factory)
 
+    @property
+    def multi_turn(self) -> bool:
+        """Whether something answers the policy's replies."""
+        return bool(self._tools or self._factories)
+
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
         super().bind(tokenizer)
@@ -91,8 +96,9 @@ class Dataset(TextTask):
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
         prompt = _prompt(row) or ([{"role": "user", "content": ""}] if self._factories else None)  # reset() says it all
         if self._by_name:
-            check(row.get("environment") in self._factories, f"row {i} of {name} has environment = {row.get('environment')!r}; the "
-                  f"column names one of {', '.join(self._factories)}")
+            chosen = row.get("environment")
+            check(chosen in self._factories, f"row {i} of {name} has environment = {chosen!r}; the column names one of "
+                  f"{', '.join(self._factories)}")
         check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
               f"question, and has {', '.join(row) or 'none'}")
         columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
@@ -144,7 +150,7 @@ class Dataset(TextTask):
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
         """See `Task.episodes`."""
-        if not self._factories and not self._tools:
+        if not self.multi_turn:
             return super().episodes(prompts, seeds_R, opponent)
         environments = []
         for prompt in prompts if self._factories else ():
