@@ -72,8 +72,7 @@ class Trainer:
         g = runs[0] if len(set(runs)) == 1 else 1
         distinct = ids[::g]
         first = self._calls == 0 and len(distinct) == len(self._prompts)
-        names = [p.id if first else f"{p.id}/{self._calls}/{i}"
-                 for i, p in enumerate(self._prompts if first else self._prompts[:1] * len(distinct))]
+        names = [self._prompts[i].id if first else f"{self._prompts[0].id}/{self._calls}/{i}" for i in range(len(distinct))]
         self._calls += 1
         new = max_new_tokens or self._task.turn_tokens
         sampling = Sampling(self.temperature if temperature is None else temperature, new,
