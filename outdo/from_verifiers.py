@@ -39,7 +39,9 @@ def opened(what: Any) -> Opened:
 
 
 def _is_legacy(what: Any) -> bool:
-    return hasattr(getattr(what, "rubric", None), "funcs") and (hasattr(what, "get_dataset") or hasattr(what, "dataset"))
+    rubric = getattr(what, "rubric", None)
+    paid = any(hasattr(rubric, n) for n in ("funcs", "reward_funcs", "rubrics"))  # reward_funcs: in 0.1.5
+    return paid and (hasattr(what, "get_dataset") or hasattr(what, "dataset"))
 
 
 def _is_taskset(what: Any) -> bool:
@@ -53,8 +55,8 @@ def _legacy(env: Any) -> Opened:
     name, tools = type(env).__name__, list(getattr(env, "tools", None) or [])
     turns = getattr(env, "max_turns", -1)
     known = {"SingleTurnEnv", "ToolEnv"} & {k.__name__ for k in type(env).__mro__}
-    check(bool(known) or not hasattr(env, "env_response"), f"verifiers environment {name} answers in its own words (env_response); "
-          "outdo runs SingleTurnEnv and ToolEnv: write its turns as an environment_factory, whose methods are tools")
+    check(bool(known) or not hasattr(env, "env_response"), f"verifiers environment {name} answers in its own words "
+          "(env_response); outdo runs SingleTurnEnv and ToolEnv: write its turns as an environment_factory")
     dataset: Any = env.get_dataset() if hasattr(env, "get_dataset") else env.dataset
     dataset = dataset if dataset is not None else getattr(env, "eval_dataset", None)
     check(dataset is not None, f"verifiers environment {name} has no dataset")

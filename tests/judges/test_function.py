@@ -330,5 +330,7 @@ def test_rubrics() -> None:
     assert "diverse (verifiers, per group, weight 1)" in judge.describe()
     assert values(judge, GROUPS) == [2.0 + 1.0, 2.0, 4.0, 4.0 + 1.0, 2.0, 4.0]
     assert judge.logged() == {"length": pytest.approx(9 / 6)}, "what weighs nothing is measured, and may fail"
+    older = type("Rubric", (), {"reward_funcs": [length], "reward_weights": [0.5], "parser": None})()  # of verifiers 0.1.5
+    assert values(FunctionJudge.of([older]), GROUPS[:1]) == [1.0]
     group = type("RubricGroup", (), {"rubrics": [Rubric([judged], limit=1), Rubric([length])], "funcs": [], "weights": []})()
     assert values(FunctionJudge.of([group]), GROUPS[:1]) == [1.0 + 2.0]

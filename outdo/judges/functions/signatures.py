@@ -141,7 +141,7 @@ def of_rubric(rubric: Any) -> list[tuple[Reward, float]]:
     """The functions of a verifiers' Rubric (or RubricGroup) with their weights; [] if it is none."""
     if isinstance(inner := getattr(rubric, "rubrics", None), Sequence):
         return [pair for r in inner for pair in of_rubric(r)]
-    functions, weights = getattr(rubric, "funcs", None), getattr(rubric, "weights", None)
+    functions, weights = (getattr(rubric, n, getattr(rubric, f"reward_{n}", None)) for n in ("funcs", "weights"))
     if not isinstance(functions, Sequence) or not isinstance(weights, Sequence):
         return []
     objects = {"parser": getattr(rubric, "parser", None) or Parser(), **getattr(rubric, "class_objects", {})}
