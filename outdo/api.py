@@ -6,9 +6,8 @@ hold (rows, functions, environments, objects) is handed over beside it; the reci
 
 from __future__ import annotations
 
-import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,8 @@ from rich.console import Console
 from outdo import lock, plan, plugins, progress, reopen, report
 from outdo import recipe as recipes
 from outdo import run as runs
+from outdo.entries import Environments, Reward, Tool, called, environments, judge, unpacked, with_own
 from outdo.errors import check
-from outdo.judges.base import Judge
-from outdo.judges.function import FunctionJudge
 from outdo.recipe import Plugin, Pretrain, Recipe, Rl, Sft, Stage
 from outdo.result import Measured, Result
 from outdo.run import Given
@@ -32,11 +30,9 @@ from outdo.text import rows as text_rows
 
 # A checkpoint (folder, .gguf file, fetched name, hub id), a finished run, or the sizes of a model from random weights ([model]).
 Model = str | Path | Result | Mapping[str, Any]
-# A task (its name, its table with a "name", or the object), or rows: a file, a folder, a hub id, a `datasets` object, dicts.
+# A task (its name, its table with a "name", or the object), or rows: a file, a folder, a hub id, a `datasets` object, dicts; for
+# reinforce and evaluate also an environment or a taskset of verifiers.
 Data = str | Path | Mapping[str, Any] | Task | Iterable[Mapping[str, Any]]
-# Functions, each as an object or as "my_rewards.py:name"; a judge by its name, its table with a "name", or the object.
-Reward = str | Callable[..., Any] | Judge | Mapping[str, Any] | Sequence[str | Callable[..., Any]]
-Tool = str | Callable[..., Any]
 
 STEPS = 100  # of reinforcement, unless said
 EVALUATED = 100  # prompts, where the data has so many
@@ -45,9 +41,10 @@ _LR, _LORA_LR = 2e-5, 2e-4  # of checkpoints
 
 def reinforce(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
-    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Tool | None = None, system: str | None = None,
-    max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, steps: int | None = None,
-    flops: float | None = None, prompts: int = 8, group_size: int = 8, temperature: float = 1.0,
+    gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None,
+    rollout_func: Tool | None = None, system: str | None = None, max_prompt_tokens: int | None = None,
+    max_new_tokens: int | None = None, steps: int | None = None, flops: float | None = None, prompts: int = 8,
+    group_size: int = 8, temperature: float = 1.0,
     algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
     name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, force: bool = False,
@@ -57,22 +54,23 @@ def reinforce(
 
     dataset: rows with prompts, of which some are held out to measure with; or a task. reward: as TRL, verl, verifiers or OpenRLHF
     users wrote it; None: the task's own judge. gold: measures, never trains; None: the task's judge, for rows the reward.
-    tools, environment_factory: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is 2e-5, 2e-4 with
-    LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an interrupted run,
-    with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys
-    of the stage or of the recipe. Raises UserError.
+    tools, environment_factory, rollout_func: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is
+    2e-5, 2e-4 with LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an
+    interrupted run, with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from.
+    recipe_overrides: keys of the stage or of the recipe. Raises UserError.
     """
-    if reward is None and hasattr(environment_factory, "get_reward"):
-        reward = "outdo.rewards:environment_reward"
+    dataset, reward, reward_weights, tools, more = unpacked(dataset, reward, reward_weights, tools)
+    reward, reward_weights = with_own(reward, reward_weights, environment_factory)
     table, task, python = _task(dataset, tools, environment_factory, system=system, max_prompt_tokens=max_prompt_tokens,
-                                max_new_tokens=max_new_tokens)
+                                max_new_tokens=max_new_tokens, **more)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     stage = _stage("rl", model, steps if steps or flops else STEPS, flops, learning_rate, lora, freeze)
     stage |= {"prompts": prompts, "group_size": group_size, "temperature": temperature, "algorithm": chosen,
-              "may_learn_nothing": force}
-    data = _recipe(name, seed, stage, model, table, python)
-    given = _judged(data, Given(task), reward, reward_weights, gold)
+              "may_learn_nothing": force, "rollout": rollout_func and called(rollout_func)}
+    by_python = rollout_func if callable(rollout_func) else None
+    data = _recipe(name, seed, stage, model, table, python + ["rollout_func"] * (by_python is not None))
+    given = _judged(data, Given(task, rollout=by_python), reward, reward_weights, gold)
     return _run(data, given, recipe_overrides, eval_prompts, out, resume, quiet)
 
 
@@ -112,7 +110,7 @@ def pretrain(
 
 def evaluate(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
-    tools: Sequence[Tool] = (), environment_factory: Tool | None = None, system: str | None = None,
+    tools: Sequence[Tool] = (), environment_factory: Environments | None = None, system: str | None = None,
     max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, prompts: int | None = None,
     decode: Sequence[str] = ("sampled", "greedy"), opponents: Sequence[str] = (), seed: int = 0, quiet: bool = False,
     **recipe_overrides: Any,
@@ -121,20 +119,20 @@ def evaluate(
 
     prompts: how many; None is at most 100. One record for each opponent and way of decoding. Raises UserError.
     """
-    if reward is None and hasattr(environment_factory, "get_reward"):
-        reward = "outdo.rewards:environment_reward"
+    dataset, reward, reward_weights, tools, more = unpacked(dataset, reward, reward_weights, tools)
+    reward, reward_weights = with_own(reward, reward_weights, environment_factory)
     check(not isinstance(model, Mapping), "evaluate takes a checkpoint or a run; sizes alone have learned nothing")
     check(all(d in reopen.DECODES for d in decode), f"decode = {decode!r}: there is {', '.join(reopen.DECODES)}")
     table, task, python = _task(dataset, tools, environment_factory, all_heldout=True, system=system,
-                                max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens)
+                                max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, **more)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     folder, _ = reopen.locate(_source(model) or "")
     data = _recipe("evaluate", 0, {"kind": "sft", "steps": 1, "from": str(folder)}, model, table, python)
     given = _judged(data, Given(task), reward, reward_weights, None)
     recipe, given = _resolved(data, given, recipe_overrides, prompts)
-    opened = reopen.opened(folder, recipe, given)
+    ready = reopen.opened(folder, recipe, given)
     with progress.counting(Console(quiet=quiet)) as count:
-        return Measured(reopen.measurements(opened, opponents, list(decode), None, seed, count))
+        return Measured(reopen.measurements(ready, opponents, list(decode), None, seed, count))
 
 
 # --- from arguments to a recipe --------------------------------------------------------------------------------------
@@ -220,7 +218,7 @@ def _absolute(path: str | Path) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else str(path)
 
 
-def _task(dataset: Data, tools: Sequence[Tool], environment: Tool | None, all_heldout: bool = False,
+def _task(dataset: Data, tools: Sequence[Tool], environment: Environments | None, all_heldout: bool = False,
           **options: Any) -> tuple[dict[str, Any], Task | None, list[str]]:  # fmt: skip
     """The recipe's table for the task, the object if the table is not enough to make it, and why it is not."""
     options = {k: v for k, v in options.items() if v is not None}
@@ -235,17 +233,20 @@ def _task(dataset: Data, tools: Sequence[Tool], environment: Tool | None, all_he
         return {**table, **options}, None, []
     table = {"name": "dataset", **options} | ({"validation": 0.0, "heldout": 1.0} if all_heldout else {})
     objects = {"dataset": not isinstance(dataset, str | Path), "tools": any(callable(t) for t in tools),
-               "environment": callable(environment)}
+               "environment": any(callable(e) for e in environments(environment))}
     table["data"] = "rows from Python" if objects["dataset"] else _absolute(dataset)  # type: ignore[arg-type]
     given_tools = [t for t in tools if callable(t)]
     made = {**table, "tools": [t for t in tools if isinstance(t, str)]}
-    if isinstance(environment, str):
+    if environment and not objects["environment"]:
         made["environment"] = environment
-    named = {**made, "tools": [_called(t) for t in tools]} | ({"environment": _called(environment)} if environment else {})
+    named = {**made, "tools": [called(t) for t in tools]}
+    if environment:
+        named["environment"] = ({n: called(e) for n, e in environment.items()} if isinstance(environment, Mapping)
+                                else called(environment))
     if not any(objects.values()):
         return made, None, []
     task = Dataset(plugins.configured("tasks", Plugin(**made), Dataset), dataset if objects["dataset"] else None,  # type: ignore[arg-type]
-                   given_tools, environment if callable(environment) else None)
+                   given_tools, environment if objects["environment"] else None)  # type: ignore[arg-type]
     return named, task, [k for k, v in objects.items() if v]
 
 
@@ -254,34 +255,14 @@ def _judged(data: dict[str, Any], given: Given, reward: Reward | None, weights: 
     for key, chosen in (("judge", reward), ("gold", gold)):
         if chosen is None:
             continue
-        data[key], judge = _judge(chosen, weights if key == "judge" else ())
-        if judge is not None:
-            given = replace(given, judge=judge) if key == "judge" else replace(given, gold=judge)
+        data[key], made = judge(chosen, weights if key == "judge" else ())
+        if made is not None:
+            given = replace(given, judge=made) if key == "judge" else replace(given, gold=made)
             data["python"] = [*data["python"], "reward" if key == "judge" else "gold"]
     own = (given.task or plugins.find("tasks", data["task"]["name"], Task)).judge  # type: ignore[type-abstract]
     if reward is not None and gold is None and own in (data["judge"]["name"], "function"):  # as `run.resolved`
-        given = replace(given, gold=_judge(reward, weights)[1])
+        given = replace(given, gold=judge(reward, weights)[1])
     return given
-
-
-def _judge(reward: Reward, weights: Sequence[float]) -> tuple[dict[str, Any], Judge | None]:
-    """A judge's table for the recipe, and the object if the table is not enough to make it."""
-    if isinstance(reward, Judge):
-        return {**reward.config.model_dump(mode="json", exclude_none=True), "name": reward.name}, reward
-    if isinstance(reward, Mapping):
-        return dict(reward), None
-    if isinstance(reward, str) and (":" not in reward or inspect.isclass(plugins.load(reward))):
-        return {"name": reward}, None
-    several = [reward] if isinstance(reward, str) or callable(reward) else list(reward)
-    table = {"name": "function", "functions": [_called(f) for f in several], "weights": list(weights)}
-    if all(isinstance(f, str) for f in several):
-        return table, None
-    return table, FunctionJudge.of([plugins.load(f) if isinstance(f, str) else f for f in several], weights)
-
-
-def _called(what: Any) -> str:
-    """Its name, for readers of the recipe."""
-    return what if isinstance(what, str) else f"{getattr(what, '__name__', type(what).__name__)} (from Python)"
 
 
 def _without(arguments: dict[str, Any], name: str) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Rollouts(Stage):
     opponents: tuple[str, ...] = ()
     temperature: float = Field(default=1.0, gt=0)
     judge: Plugin | None = None  # None: the recipe's
+    rollout: str | None = None  # who generates, in place of the engine: TRL's rollout_func as "my_rollouts.py:name"
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
     may_learn_nothing: bool = False  # go on where the pre-flight finds nothing to learn from: a control, or luck is hoped for
@@ -147,6 +148,7 @@ class Rl(Rollouts):
 
 
 AnyStage = Annotated[Union[Pretrain, Sft, Rejection, Rl], Field(discriminator="kind")]  # noqa: UP007
+_PATHS = ("data", "model", "functions")  # options of plug-ins that may name a file or a folder
 KINDS = ("pretrain", "sft", "rejection", "rl")
 
 
@@ -318,13 +320,31 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _make_absolute(data: dict[str, Any]) -> None:
-    """Checkpoints on this disk by their whole path, so that a run can be resumed from another folder."""
+    """What lies on this disk by its whole path, so that a run can be resumed from another folder."""
     stages = data.get("stage")
     stages = stages if isinstance(stages, dict) else {}
-    for table, key in [*((stage, "from") for stage in stages.values()), (data.get("model"), "tokenizer")]:
-        source = table.get(key) if isinstance(table, dict) else None
-        if isinstance(source, str) and source not in stages and Path(source).exists():
-            table[key] = str(Path(source).resolve())
+    for table in [data, *stages.values(), data.get("model")]:
+        for key, value in table.items() if isinstance(table, dict) else ():
+            if key in ("from", "tokenizer", "data"):
+                table[key] = value if value in stages else _absolute(value)
+            elif key in ("task", "judge", "gold", "algorithm", "rollout"):
+                table[key] = _absolute_inside(value)
+
+
+def _absolute_inside(value: Any, key: str = "") -> Any:
+    """A plug-in's table with `my_file.py:name` wherever it stands, and what the keys below hold, by whole paths."""
+    if isinstance(value, dict):
+        return {k: _absolute_inside(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_absolute_inside(v, key) for v in value]
+    if isinstance(value, str) and ".py:" in value:
+        file, _, name = value.rpartition(":")
+        return f"{_absolute(file)}:{name}"
+    return _absolute(value) if key in _PATHS else value
+
+
+def _absolute(value: Any) -> Any:
+    return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

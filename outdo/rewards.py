@@ -82,6 +82,12 @@ def environment_reward(environment_reward: Sequence[float | None], **kwargs: Any
     return list(environment_reward)
 
 
+def per_group(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a function that takes lists: it is called for all samples of one prompt at a time, to compare them."""
+    function.per_group = True  # type: ignore[attr-defined]
+    return function
+
+
 def _text(said: Said) -> str:
     """The words of a completion: as they are, or all its messages'."""
     return said if isinstance(said, str) else "\n".join(str(m.get("content") or "") for m in said)

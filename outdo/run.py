@@ -21,6 +21,7 @@ from outdo.evaluation.measure import measure
 from outdo.judges.base import Judge
 from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
 from outdo.recipe import load as load_recipe
+from outdo.rollout.custom import RolloutFunc
 from outdo.side_by_side import work_side_by_side
 from outdo.stages.imitation import imitate
 from outdo.stages.loop import Loop, Run, stop_gently
@@ -29,6 +30,7 @@ from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
 from outdo.start import model_of, roots, skeleton, tokenizer_of
 from outdo.tasks.base import Task
+from outdo.tasks.text.task import TextTask
 from outdo.text import render, unseen
 from outdo.text.rows import Rows
 from outdo.types import Prompt, Trajectory, Usage
@@ -47,6 +49,7 @@ class Given:
     gold: Judge | None = None
     rows: Rows | None = None  # of the imitation stages
     unseen: Rows | None = None  # on which their loss is measured
+    rollout: RolloutFunc | None = None  # generates in the stages that learn from scores
 
 
 class Checked(NamedTuple):
@@ -99,7 +102,7 @@ def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
     given = given or Given()
-    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows, given.unseen)
+    state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows, given.unseen, given.rollout)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
     return state
 
@@ -124,7 +127,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     if recipe.plays:
         judge.score([]), gold.score([])  # they say what they lack
     for name, stage in recipe.stage.items():
-        check_stage(recipe, name, task)
+        check_stage(recipe, name, task, given.rollout)
         if isinstance(stage, Rl):
             from outdo.algorithms.base import Algorithm
 
@@ -155,8 +158,8 @@ def make_judge(plugin: Plugin) -> Judge:
     return plugins.make("judges", plugin, Judge)  # type: ignore[type-abstract]
 
 
-def check_stage(recipe: Recipe, name: str, task: Task) -> None:
-    """Players, opponents and judges that a stage names must exist."""
+def check_stage(recipe: Recipe, name: str, task: Task, rollout: RolloutFunc | None) -> None:
+    """Players, opponents, judges and functions that a stage names must exist."""
     stage = recipe.stage[name]
     _check_known(f"stage.{name}.opponents", stage.opponents, task.opponents, task)
     if isinstance(stage, Imitation) and stage.data is not None:
@@ -169,6 +172,11 @@ def check_stage(recipe: Recipe, name: str, task: Task) -> None:
     if own is not None:
         make_judge(own)
     if isinstance(stage, Rl | Rejection):
+        if stage.rollout is not None and rollout is None:
+            check(callable(plugins.load(stage.rollout)), f"stage.{name}.rollout = {stage.rollout!r} cannot be called")
+        alone = isinstance(task, TextTask) and not getattr(task, "multi_turn", False)
+        check(stage.rollout is None or alone, f"stage.{name}.rollout goes with tasks of text without tools or environments: the "
+              "function does its own turns, so let it call them")
         check(stage.group_size <= recipe.slots, f"stage.{name}.group_size = {stage.group_size} does not fit into "
               f"slots = {recipe.slots}; raise slots or lower group_size")
 

@@ -27,7 +27,7 @@ ALLOWED = {
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them
 # Top-level modules that may import packages.
-COMPOSERS = {"run", "start", "side_by_side", "reopen", "plan", "play", "inspecting", "result", "api", "cli"}
+COMPOSERS = {"run", "start", "side_by_side", "reopen", "plan", "play", "inspecting", "result", "entries", "api", "cli"}
 STAGES_USERS = {"run", "side_by_side", "cli"}
 BASE = {"types": set(), "errors": set(), "randomness": set(), "machine": set(), "recipe": {"errors", "fetch"}}
 

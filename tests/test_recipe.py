@@ -187,6 +187,28 @@ def test_nearest_finds_typing_errors(known: str) -> None:
     assert recipes.nearest("xyzzy", ["b", "a"]) == "; there is a, b"
 
 
+def test_what_lies_here_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.py", "rows.jsonl", "dataset", "grpo"):
+        (tmp_path / name).touch()
+    judge = {"name": "function", "functions": ["mine.py:f", "rows.jsonl", "outdo.rewards:per_group", "org/model"]}
+    made = recipes.parse({
+        "name": "x", "judge": judge, "gold": {"name": "mine.py:Judge"},
+        "task": {"name": "dataset", "data": "rows.jsonl", "tools": ["mine.py:g", "gone.py:g"], "environment": {"a": "mine.py:A"}},
+        "stage": {"rl": {"kind": "rl", "steps": 1, "algorithm": {"name": "grpo"}, "judge": judge},
+                  "sft": {"kind": "sft", "steps": 1, "data": "rows.jsonl"}},
+    })  # fmt: skip
+    here = str(tmp_path.resolve())
+    functions = (f"{here}/mine.py:f", f"{here}/rows.jsonl", "outdo.rewards:per_group", "org/model")
+    assert tuple(made.judge.options["functions"]) == functions and made.gold.name == f"{here}/mine.py:Judge"
+    assert made.task == Plugin(name="dataset", data=f"{here}/rows.jsonl", tools=[f"{here}/mine.py:g", "gone.py:g"],
+                               environment={"a": f"{here}/mine.py:A"})  # fmt: skip
+    rl, sft = made.stage["rl"], made.stage["sft"]
+    assert isinstance(rl, recipes.Rl) and isinstance(sft, recipes.Sft) and sft.data == f"{here}/rows.jsonl"
+    assert rl.algorithm.name == "grpo" and rl.judge == made.judge
+    assert recipes.parse(tomllib.loads(made.to_toml())) == made
+
+
 def test_options_of_plugins_are_checked_by_the_plugin() -> None:
     from outdo.tasks.base import Task
 

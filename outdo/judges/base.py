@@ -23,7 +23,7 @@ class Options(BaseModel):
 
 
 class Judge(ABC):
-    """score() must not depend on the order of the trajectories, nor on what else is in the list.
+    """score() must not depend on the order of the trajectories, nor (but for rounding) on what else is in the list.
 
     A sample without an answer in the form that the judge reads scores low with `answered = False`: the pre-flight counts these.
     """
@@ -42,6 +42,10 @@ class Judge(ABC):
     def logged(self) -> dict[str, float]:
         """What the judge measured beside its scores since the last call, by name."""
         return {}
+
+    def spent_flops(self) -> float:
+        """Arithmetic since the last call, beside flops_per_call: of judges whose cost depends on what they read."""
+        return 0.0
 
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:

@@ -1,24 +1,25 @@
 """Reward functions as users of TRL, verl, verifiers and OpenRLHF wrote them, unchanged (`functions/signatures.py`).
 
-The score is the weighted sum of the functions' values, as in TRL: a function that gives None does not apply to the sample
-and is left out of its sum. A sample on which a function raises, hangs or gives no finite number has no score, with the
-reason; when too many have none, the function is broken and the run says so.
+Reward models and other judges may stand among them. The score is the weighted sum of the functions' values, as in TRL: a
+function that gives None does not apply to the sample and is left out of its sum. A sample on which a function raises, hangs or
+gives no finite number has no score, with the reason; when too many have none, the function is broken and the run says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
 from pydantic import Field
 
-from outdo import plugins
+from outdo import fetch, plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.judges.functions import guard
-from outdo.judges.functions.signatures import Log, Reward
+from outdo.judges.functions.signatures import Log, Reward, of_rubric
+from outdo.judges.reward_model import RewardModel
 from outdo.types import Score, Trajectory
 
 _FEW = 8  # fewer samples than this say nothing about a share
@@ -30,6 +31,7 @@ class Broken(str):
 
 
 Value = float | None | Broken
+Scorer = Reward | Judge
 
 
 class FunctionJudge(Judge):
@@ -40,37 +42,44 @@ class FunctionJudge(Judge):
     class Config(Options):
         """Options of function."""
 
-        functions: tuple[str, ...] = ()  # "my_rewards.py:reward" or "package.module:name"
-        weights: tuple[float, ...] = ()  # one for each function; empty: 1 each
+        functions: tuple[str, ...] = ()  # "my_rewards.py:reward", "package.module:name", or a reward model's folder or hub id
+        weights: tuple[float, ...] = ()  # one for each function; empty: 1 each; 0: measured in metrics.jsonl, never scores
         timeout_s: float = Field(default=60.0, gt=0)  # for one call, be it of a batch or of a sample
         unscored_limit: float = Field(default=0.5, ge=0, le=1)  # share of a batch on which functions may fail
 
     config: Config
 
-    def __init__(self, config: Config | None = None, functions: Sequence[Callable[..., Any]] | None = None) -> None:
+    def __init__(self, config: Config | None = None, functions: Sequence[Any] | None = None) -> None:
         super().__init__(config)
         c = self.config
-        given = [plugins.load(f) for f in c.functions] if functions is None else list(functions)
-        self.rewards = [Reward.of(f) for f in given]
-        self.weights = c.weights or (1.0,) * len(self.rewards)
-        check(len(self.weights) == len(self.rewards),
-              f"judge function has {len(self.rewards)} functions and {len(self.weights)} weights; give one for each")
-        names = [r.name for r in self.rewards]
+        given = list(c.functions if functions is None else functions)
+        weights = c.weights or (1.0,) * len(given)
+        check(len(weights) == len(given),
+              f"judge function has {len(given)} functions and {len(weights)} weights; give one for each")
+        pairs = [(r, w * own) for f, w in zip(given, weights, strict=True) for r, own in _scorers(f)]
+        self.rewards, self.weights = [r for r, _ in pairs], [w for _, w in pairs]
+        self.flops_per_call = sum(r.flops_per_call for r in self.rewards if isinstance(r, Judge))
+        names = [getattr(r, "label", r.name) for r in self.rewards]
         self.names = [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names)]
         self._metrics: dict[str, list[float]] = {}
 
     @classmethod
-    def of(cls, functions: Sequence[Callable[..., Any]], weights: Sequence[float] = (), **options: Any) -> Self:
-        """A judge from Python functions, with the options of Config."""
+    def of(cls, functions: Sequence[Any], weights: Sequence[float] = (), **options: Any) -> Self:
+        """A judge from functions, reward models, verifiers' rubrics and judges, as objects or as in Config, and its options."""
         return cls(cls.Config(weights=tuple(weights), **options), functions)
 
     def describe(self) -> str:
         """Which functions score, how they are called, and how much they weigh."""
-        parts = [f"{n} ({r.style}, weight {w:g})" for n, r, w in zip(self.names, self.rewards, self.weights, strict=True)]
+        styles = [r.style if isinstance(r, Reward) else r.name.replace("_", " ") for r in self.rewards]
+        parts = [f"{n} ({s}, weight {w:g})" for n, s, w in zip(self.names, styles, self.weights, strict=True)]
         return f"reward = {' + '.join(parts)}"
 
+    def spent_flops(self) -> float:
+        """See `Judge.spent_flops`."""
+        return sum(r.spent_flops() for r in self.rewards if isinstance(r, Judge))
+
     def logged(self) -> dict[str, float]:
-        """Means of what functions gave to log_metric since the last call."""
+        """Means of what functions gave to log_metric since the last call, and of functions that weigh nothing."""
         out = {name: sum(values) / len(values) for name, values in self._metrics.items()}
         self._metrics = {}
         return out
@@ -86,21 +95,27 @@ class FunctionJudge(Judge):
         for at, i in enumerate(able):
             said = [f"{k}={_short(v[at])}" for k, v in extras.items()]
             scores[i] = self._sum([c[at] for c in columns], said)
-        self._check_share([next((v for v in values if isinstance(v, Broken)), None) for values in zip(*columns, strict=True)])
-        for name, values in log.metrics.items():
+        self._check_share([self._broken(values) for values in zip(*columns, strict=True)])
+        silent = {n: [v for v in c if isinstance(v, float)] for n, c, w in zip(self.names, columns, self.weights, strict=True)
+                  if w == 0}
+        for name, values in [*log.metrics.items(), *((n, v) for n, v in silent.items() if v)]:
             self._metrics.setdefault(name, []).extend(values)
         return [s for s in scores if s is not None]
 
     def _sum(self, values: Sequence[Value], said: Sequence[str]) -> Score:
         """One sample's score from its values, one for each function."""
         parts = {n: None if isinstance(v, Broken) else v for n, v in zip(self.names, values, strict=True)}
-        broken = next((v for v in values if isinstance(v, Broken)), None)
+        broken = self._broken(values)
         if broken is not None:
             return Score(None, str(broken), parts)
-        known = [w * v for w, v in zip(self.weights, values, strict=True) if v is not None and not isinstance(v, str)]
+        known = [w * v for w, v in zip(self.weights, values, strict=True) if w and v is not None and not isinstance(v, str)]
         if not known:
             return Score(None, "no function applies to this sample", parts)
         return Score(float(sum(known)), "; ".join([*(f"{n} {v:g}" for n, v in parts.items() if v is not None), *said]), parts)
+
+    def _broken(self, values: Sequence[Value]) -> Broken | None:
+        """The first failure of a function that weighs something."""
+        return next((v for v, w in zip(values, self.weights, strict=True) if w and isinstance(v, Broken)), None)
 
     def _check_share(self, broken: Sequence[Value]) -> None:
         failed = [b for b in broken if isinstance(b, Broken)]
@@ -109,12 +124,20 @@ class FunctionJudge(Judge):
             raise UserError(f"judge function could not score {len(failed)} of {len(broken)} samples; the first: {failed[0]}; "
                             f"mend the function or the data (unscored_limit = {limit:g})")
 
-    def _values(self, reward: Reward, name: str, judged: Sequence[Trajectory], log: Log) -> list[Value]:
+    def _values(self, reward: Scorer, name: str, judged: Sequence[Trajectory], log: Log) -> list[Value]:
         """One function's value for each sample: in one call if it takes batches and does not raise, else one by one."""
+        if isinstance(reward, Judge):
+            return [Broken(s.reason) if s.value is None else s.value for s in reward.score(judged)]
         out: list[Value] = [Broken(f"{name} needs the column {', '.join(m)}, which the data does not have")
                             if (m := reward.missing(t)) else None for t in judged]
         able = [i for i, v in enumerate(out) if v is None]
-        if reward.batched and able:
+        units = [[i] for i in able]
+        if reward.grouped:
+            by_prompt: dict[str, list[int]] = {}
+            for i in able:
+                by_prompt.setdefault(judged[i].prompt_id, []).append(i)
+            units = list(by_prompt.values())
+        elif reward.batched and able:
             tried = Log()
             try:
                 values = self._call(reward, name, [judged[i] for i in able], tried)
@@ -127,21 +150,30 @@ class FunctionJudge(Judge):
                 for i, value in zip(able, values, strict=True):
                     out[i] = _number(value, name)
                 return out
-        failed = 0
-        for i in able:
-            if len(judged) >= _FEW and failed > self.config.unscored_limit * len(judged):
-                out[i] = Broken(f"{name} was not asked again: it failed on too many samples")
-                continue
-            try:
-                out[i] = _number(self._call(reward, name, [judged[i]], log)[0], name)
-            except guard.TimedOut:
-                out[i] = Broken(f"{name} took longer than timeout_s = {self.config.timeout_s:g}")
-            except UserError:
-                raise
-            except Exception as e:
-                out[i] = Broken(f"{name} raised {type(e).__name__}: {_short(e)}")
-            failed += isinstance(out[i], Broken)
+        self._one_by_one(reward, name, judged, units, out, log)
         return out
+
+    def _one_by_one(self, reward: Reward, name: str, judged: Sequence[Trajectory], units: Sequence[Sequence[int]],
+                    out: list[Value], log: Log) -> None:
+        """Fill in `out` a unit (a sample, or a group) at a time; a function that fails too often is not asked again."""
+        failed = 0
+        for unit in units:
+            why = f"{name} was not asked again: it failed on too many samples"
+            if len(judged) < _FEW or failed <= self.config.unscored_limit * len(judged):
+                try:
+                    for i, value in zip(unit, self._call(reward, name, [judged[i] for i in unit], log), strict=True):
+                        out[i] = _number(value, name)
+                    failed += sum(isinstance(out[i], Broken) for i in unit)
+                    continue
+                except guard.TimedOut:
+                    why = f"{name} took longer than timeout_s = {self.config.timeout_s:g}"
+                except UserError:
+                    raise
+                except Exception as e:
+                    why = f"{name} raised {type(e).__name__}: {_short(e)}"
+            for i in unit:
+                out[i] = Broken(why)
+            failed += len(unit)
 
     def _call(self, reward: Reward, name: str, batch: Sequence[Trajectory], log: Log) -> list[Any]:
         """What the function gives for the batch, as a list. Raises UserError if it does not owe that many."""
@@ -156,6 +188,18 @@ class FunctionJudge(Judge):
               f"{f'{len(given)} values' if many else _short(repr(given))} for {len(batch)} completions; it owes a list with one "
               "for each (None where it does not apply)")
         return list(given)
+
+
+def _scorers(what: Any) -> Sequence[tuple[Scorer, float]]:
+    """What one entry of `functions` stands for, with the weights of its own: a rubric holds several functions."""
+    if isinstance(what, str):
+        model = ":" not in what and fetch.is_checkpoint(what)
+        return _scorers(RewardModel(RewardModel.Config(model=what)) if model else plugins.load(what))
+    if isinstance(what, Judge):
+        return [(what, 1.0)]
+    if hasattr(what, "parameters") and hasattr(what, "config"):  # a model of transformers, compiled or not
+        return [(RewardModel.of(what), 1.0)]
+    return of_rubric(what) or [(Reward.of(what), 1.0)]
 
 
 def _number(value: Any, name: str) -> Value:

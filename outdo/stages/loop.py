@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
-from outdo.errors import UserError
+from outdo.errors import UserError, check
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.loss import DECODE, heldout_loss
 from outdo.evaluation.measure import Measurement, measure
@@ -31,7 +31,9 @@ from outdo.ledger.ledger import Clock, Ledger
 from outdo.models import hf
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.recipe import AnyStage, Plugin, Recipe, Rl
+from outdo.recipe import AnyStage, Plugin, Recipe, Rl, Rollouts
+from outdo.rollout import custom
+from outdo.rollout.custom import RolloutFunc
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.tasks.base import Task
@@ -59,6 +61,7 @@ class Run:
     show: Callable[[str, float, str], None]  # (stage, share done, message)
     rows: Rows | None = None  # given from Python in place of the imitation stages' `data`
     unseen: Rows | None = None  # and of their `heldout_data`
+    rollout: RolloutFunc | None = None  # given from Python in place of the stages' `rollout`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -82,6 +85,12 @@ class Loop:
         own = getattr(self.config, "judge", None)
         self.judge: Judge = plugins.make("judges", own, Judge) if own else run.judge  # type: ignore[type-abstract]
         self.unseen: Sequence[Sample] = ()  # of rows: what the loss is measured on
+        self._rollout_func: RolloutFunc | None = None
+        if isinstance(self.config, Rollouts) and self.config.rollout is not None:
+            self._rollout_func = run.rollout or plugins.load(self.config.rollout)
+            check(critic is None, f"stage.{name}.rollout: a critic's values are not known of what a function generates; choose "
+                  "another algorithm")
+            run.show(name, 0.0, custom.NOTICE)
         self.clock = Clock.start()
         self._update_s = 0.0
         self._last_checkpoint_s = self.clock.wall
@@ -146,6 +155,15 @@ class Loop:
         """The step's own slice of the stage's endless stream of prompts."""
         return self.task.prompts(split, n, self.seed, step * n)
 
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, temperature: float, opponent: str,
+                seed: int) -> tuple[list[Trajectory], Usage]:
+        """group_size trajectories per prompt, in prompt order, from the engine or from the user's function."""
+        if self._rollout_func is not None:
+            return custom.rollout_by(self._rollout_func, self.engine, self.task, prompts, group_size=group_size,  # type: ignore[arg-type]
+                                     temperature=temperature, seed=seed)
+        return rollout(self.engine, self.task, prompts, group_size=group_size, temperature=temperature, opponent=opponent,
+                       seed=seed)
+
     def opponent(self, step: int) -> str:
         """Opponents take turns."""
         names = self.config.opponents or self.task.opponents[:1]
@@ -167,7 +185,8 @@ class Loop:
                 "finish": t.finish.value, "info": dict(t.info)}
 
     def judge_cost(self, calls: int) -> Usage:
-        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call)
+        """What judging so many trajectories has cost, since the last time that this was asked."""
+        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call + self.judge.spent_flops())
 
     # --- between steps ----------------------------------------------------------------------------------------------
 
@@ -196,8 +215,7 @@ class Loop:
         samples = self.run.recipe.evaluation.samples if temperature else 1
 
         def play(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
-            return rollout(self.engine, self.task, prompts, group_size=samples, temperature=temperature,
-                           opponent=opponent, seed=1)
+            return self.rollout(prompts, samples, temperature, opponent, seed=1)
 
         return play
 
@@ -211,20 +229,21 @@ class Loop:
         self.engine.load(self.trainer.steps)
         opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
         scorers = {"reward": self.judge.score, "gold": self.run.gold.score}
-        judging = None
+        recognised = None
         if self.run.pairs:
             win_id = self.run.extra["win_id"]
-            judging = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
+            recognised = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
         for opponent in opponents:
             for decode, temperature in (("sampled", 1.0), ("greedy", 0.0)):
                 m = measure(self.task, self._play(temperature, opponent), self.run.heldout, scorers)
                 files.append_line(self.folder / "evaluations.jsonl", {
                     "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
-                    "decode": decode, "opponent": opponent, **m.record(), "judging": judging})
+                    "decode": decode, "opponent": opponent, **m.record(), "judging": recognised})
                 self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{decode}/{opponent}/")
-                self.ledger.book(self._step, "evaluate", m.usage, self.clock.read())
                 if last and opponent == opponents[0]:
                     self._keep_examples(m, decode)
+                judging = Usage(judge_flops=self.judge.spent_flops() + self.run.gold.spent_flops())
+                self.ledger.book(self._step, "evaluate", m.usage + judging, self.clock.read())
                 against = "" if opponent == "none" else f" vs {opponent}"
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
         self.judge.logged()  # what functions logged here belongs to no step

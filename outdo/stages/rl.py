@@ -12,7 +12,6 @@ from outdo import randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import check
 from outdo.recipe import Rl, Rollouts
-from outdo.rollout.episodes import rollout
 from outdo.stages.loop import Loop
 from outdo.types import Group, Prompt, Sample, Trajectory, Usage
 
@@ -40,8 +39,7 @@ def gather(loop: Loop, step: int, n: int | None = None) -> tuple[list[Group], Us
     assert isinstance(config, Rollouts)
     prompts = loop.prompts(step, config.prompts, config.split)[:n]
     loop.engine.load(loop.trainer.steps, loop.trainer.critic)
-    trajectories, usage = rollout(loop.engine, loop.task, prompts, group_size=config.group_size,
-                                  temperature=config.temperature, opponent=loop.opponent(step), seed=loop.seed)
+    trajectories, usage = loop.rollout(prompts, config.group_size, config.temperature, loop.opponent(step), loop.seed)
     return judged(loop, prompts, trajectories), usage + loop.judge_cost(len(trajectories))
 
 

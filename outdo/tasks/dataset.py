@@ -25,6 +25,7 @@ from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none
 from outdo.types import IntArray, Prompt
 
+Factory = Callable[[], Any] | Mapping[str, Callable[[], Any]]  # of environments; several by name, chosen by a column
 _TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
 
 
@@ -41,32 +42,43 @@ class Dataset(TextTask):
         validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
         heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
-        environment: str | None = None  # a class with reset(**row), and typed methods as tools: "my_games.py:Wordle"
+        # A class with reset(**row) and typed methods as tools, "my_games.py:Wordle"; or several by name, of which each row's
+        # column `environment` says its own.
+        environment: str | dict[str, str] | None = None
         max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
         max_tool_tokens: int = Field(default=256, ge=1)  # longer results are cut
 
     config: Config
 
     def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
-                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Callable[[], Any] | None = None) -> None:
+                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Factory | None = None) -> None:
         c = config or self.Config()
         check(c.validation + c.heldout <= 1, f"validation = {c.validation} and heldout = {c.heldout} are more than there is")
         super().__init__(c)
         self._given = rows
         self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
-        self._factory: Any = plugins.load(c.environment) if c.environment else environment_factory
-        if self._tools or self._factory:
+        environment = c.environment or environment_factory
+        self._by_name = isinstance(environment, Mapping)  # rows choose their environment
+        several = environment if isinstance(environment, Mapping) else {"": environment} if environment else {}
+        self._factories: dict[str, Any] = {n: plugins.load(f) if isinstance(f, str) else f for n, f in several.items()}
+        if self._tools or self._factories:
             self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
-        own = tooling.methods(self._factory()) if self._factory else {}
-        self._described = tooling.schemas({**self._tools, **own})
+        self._described = {n: tooling.schemas({**self._tools, **tooling.methods(f())}) for n, f in self._factories.items()}
+        if not self._factories:
+            self._described[""] = tooling.schemas(self._tools)
         self._pools: dict[str, list[dict[str, Any]]] = {}
         self._dropped: dict[str, tuple[int, int]] = {}  # split: (prompts longer than the limit, all)
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], tools: Sequence[Callable[..., Any]] = (),
-           environment_factory: Callable[[], Any] | None = None, **options: Any) -> Self:
+           environment_factory: Factory | None = None, **options: Any) -> Self:
         """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
         return cls(cls.Config(**options), rows, tools, environment_factory)
+
+    @property
+    def multi_turn(self) -> bool:
+        """Whether something answers the policy's replies."""
+        return bool(self._tools or self._factories)
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
@@ -82,7 +94,11 @@ class Dataset(TextTask):
         return [self._columns(row, i, name) for i, row in enumerate(rows)]
 
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
-        prompt = _prompt(row)
+        prompt = _prompt(row) or ([{"role": "user", "content": ""}] if self._factories else None)  # reset() says it all
+        if self._by_name:
+            chosen = row.get("environment")
+            check(chosen in self._factories, f"row {i} of {name} has environment = {chosen!r}; the column names one of "
+                  f"{', '.join(self._factories)}")
         check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
               f"question, and has {', '.join(row) or 'none'}")
         columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
@@ -92,11 +108,11 @@ class Dataset(TextTask):
         """The split's rows whose prompts fit, in the order of the data."""
         if split not in self._pools:
             c, kept = self.config, []
-            rows = [r for r in self._rows if split_of(_text(r["prompt"]), c.validation, c.heldout) == split]
+            rows = [r for r in self._rows if split_of(_text(r["prompt"]) or json.dumps(r), c.validation, c.heldout) == split]
             longest = 0
             for row in rows:
                 row = self._shown(row)
-                tokens = len(self.encode(row["prompt"]))
+                tokens = len(self.encode(row["prompt"], self.tool_schemas(row)))
                 longest = max(longest, tokens)
                 if tokens <= c.max_prompt_tokens:
                     kept.append(row)
@@ -110,28 +126,36 @@ class Dataset(TextTask):
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with its prompt as the policy sees it: system message, tools, the environment's first words."""
-        prompt = self.with_system(row["prompt"])
-        if not self._described:
+        prompt, described = self.with_system(row["prompt"]), self.tool_schemas(row)
+        if not described and not self._factories:
             return {**row, "prompt": prompt}
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if self._factory:
-            said = tooling.begin(self._factory, row)[1]
+        if self._factories:
+            said = self._begin(row)[1]
             messages = [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}{said}"}]
             row = {**row, "asked": row["prompt"]}
-        return {**row, "prompt": tooling.introduce(self.tokenizer(), messages, self._described)}
+        return {**row, "prompt": tooling.introduce(self.tokenizer(), messages, described)}
 
-    def tool_schemas(self) -> list[dict[str, Any]]:
+    def _begin(self, row: Mapping[str, Any]) -> tuple[Any, str]:
+        """The row's environment, reset, and what it says at first. The column that chose it is not handed on, as in TRL."""
+        columns = {k: v for k, v in row.items() if k != "environment" or not self._by_name}
+        return tooling.begin(self._factories[self._which(row)], columns)
+
+    def _which(self, row: Mapping[str, Any]) -> str:
+        return str(row["environment"]) if self._by_name else ""
+
+    def tool_schemas(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """See `TextTask.tool_schemas`."""
-        return self._described
+        return self._described[self._which(row)]
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
         """See `Task.episodes`."""
-        if not self._described:
+        if not self.multi_turn:
             return super().episodes(prompts, seeds_R, opponent)
         environments = []
-        for prompt in prompts if self._factory else ():
+        for prompt in prompts if self._factories else ():
             row = {**{k: v for k, v in prompt.row.items() if k != "asked"}, "prompt": prompt.row["asked"]}
-            environment, said = tooling.begin(self._factory, row)
+            environment, said = self._begin(row)
             same = str(prompt.row["prompt"][-1]["content"]).endswith(said)
             check(same, f"environment {type(environment).__name__}: reset() said something else the second time for "
                   f"{prompt.id}; draw its dice from a column, for example a seed")

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from outdo import plugins
+from outdo import plugins, rewards
 from outdo.errors import UserError
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
@@ -249,3 +250,87 @@ def test_interrupted_functions_are_gone() -> None:
     FunctionJudge.of([shy("hangs")], timeout_s=0.1).score([reply("bad")])
     time.sleep(0.05)
     assert threading.active_count() == threads and signal.getsignal(signal.SIGURG) == before
+
+
+# --- functions of groups, and verifiers' rubrics ---------------------------------------------------------------------
+
+
+def shortest(completions, answers, states, infos, tasks, parser):  # type: ignore[no-untyped-def]
+    """As verifiers' users write functions that compare the samples of a prompt: names in the plural."""
+    assert [s["completion"] for s in states] == completions and infos == [{}] * len(completions) and len(tasks) == len(answers)
+    lengths = [len(parser.parse_answer(c)) for c in completions]
+    return [float(n == min(lengths)) for n in lengths]
+
+
+async def diverse(completions, **kwargs) -> list[float]:  # type: ignore[no-untyped-def]
+    return [float(completions.count(c) == 1) for c in completions]
+
+
+def of(prompt: int, words: str, **columns: Any) -> Trajectory:
+    return replace(reply(words, **columns), prompt_id=f"p/{prompt}")
+
+
+GROUPS = [of(0, "aa"), of(1, "bb"), of(0, "a"), of(1, "b"), of(1, "bb"), of(0, "a")]
+
+
+def test_functions_of_groups_see_one_group_at_a_time() -> None:
+    judge = FunctionJudge.of([shortest])
+    assert judge.describe() == "reward = shortest (verifiers, per group, weight 1)"
+    assert values(judge, GROUPS) == [0.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    marked = FunctionJudge.of([rewards.per_group(lambda completions, **kwargs: [float(len(completions))] * len(completions))])
+    assert "TRL, per group" in marked.describe() and values(marked, [*GROUPS, of(2, "c")]) == [3.0] * 6 + [1.0]
+    with pytest.raises(UserError, match="is marked per_group and takes one sample"):
+        FunctionJudge.of([rewards.per_group(lambda solution_str, ground_truth: 1.0)])
+
+
+def test_a_column_wins_over_the_plural() -> None:
+    """A TRL user's column may be called `answers`: it is handed on as it is, and so are the other columns."""
+
+    def fits(completions: list[str], answers: list[list[str]], level: list[int], **kwargs: Any) -> list[float]:
+        return [float(c in a) + n for c, a, n in zip(completions, answers, level, strict=True)]
+
+    batch = [of(i, "a", answers=["a", "b"] if i else ["b"], level=10 * i) for i in range(2)]
+    assert values(FunctionJudge.of([fits]), batch) == [0.0, 11.0]
+
+
+def test_a_group_on_which_a_function_fails_has_no_score() -> None:
+    def picky(completions: list[str], states: list[Any]) -> list[float]:
+        if "bb" in completions:
+            raise ValueError("bb")
+        return [1.0] * len(completions)
+
+    scores = FunctionJudge.of([picky]).score(GROUPS)
+    assert [s.value for s in scores] == [1.0, None, 1.0, None, None, 1.0] and "picky raised ValueError: bb" in scores[1].reason
+    with pytest.raises(UserError, match="returned 1 values for 3 completions"):
+        FunctionJudge.of([lambda completions, states: [1.0]]).score(GROUPS)
+    with pytest.raises(UserError, match="could not score 9 of 12 samples; the first: picky raised ValueError: bb"):
+        FunctionJudge.of([picky]).score([*GROUPS, *(replace(g, prompt_id="p/1") for g in GROUPS)])
+
+
+class Rubric:
+    """What verifiers.Rubric is to whoever reads it."""
+
+    def __init__(self, funcs: list[Any], weights: list[float] | None = None, **objects: Any) -> None:
+        self.funcs, self.weights, self.class_objects = funcs, weights or [1.0] * len(funcs), objects
+
+
+def test_rubrics() -> None:
+    def judged(completion: str, answer: str, limit: int) -> float:
+        return float(len(completion) <= limit) + (answer == "4")
+
+    def broken_metric(state: dict[str, Any]) -> float:
+        return float(state["trajectory"][0])
+
+    def length(completion: str, **kwargs: Any) -> int:
+        return len(completion)
+
+    rubric = Rubric([judged, diverse, broken_metric, length], [1.0, 0.5, 0.0, 0.0], limit=1)
+    judge = FunctionJudge.of([rubric, trl], weights=[2.0, 1.0])
+    assert list(judge.weights) == [2.0, 1.0, 0.0, 0.0, 1.0]
+    assert "diverse (verifiers, per group, weight 1)" in judge.describe()
+    assert values(judge, GROUPS) == [2.0 + 1.0, 2.0, 4.0, 4.0 + 1.0, 2.0, 4.0]
+    assert judge.logged() == {"length": pytest.approx(9 / 6)}, "what weighs nothing is measured, and may fail"
+    older = type("Rubric", (), {"reward_funcs": [length], "reward_weights": [0.5], "parser": None})()  # of verifiers 0.1.5
+    assert values(FunctionJudge.of([older]), GROUPS[:1]) == [1.0]
+    group = type("RubricGroup", (), {"rubrics": [Rubric([judged], limit=1), Rubric([length])], "funcs": [], "weights": []})()
+    assert values(FunctionJudge.of([group]), GROUPS[:1]) == [1.0 + 2.0]

@@ -219,3 +219,49 @@ def test_a_real_rollout_trains_only_what_was_sampled(tokenizer: PreTrainedTokeni
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+class Speller:
+    """Another environment, that pays nothing itself and owns its prompt."""
+
+    def reset(self, word: str | None, **kwargs: Any) -> str:
+        assert "environment" not in kwargs, "it chose the environment, it is none of its business"
+        self.word, self.said = word, ""
+        return f"Spell {word}."
+
+    def spell(self, letters: str) -> str:
+        """Spell the word.
+
+        Args:
+            letters: Its letters.
+        """
+        self.said = letters
+        return "Noted."
+
+
+def test_rows_choose_their_environment(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A dict of factories, as in TRL: each row sees its own environment's tools alone, and a row may have no prompt at all."""
+    rows = [{"prompt": [{"role": "user", "content": f"Count, {i}."}], "goal": i, "environment": "count"} for i in range(1, 4)]
+    rows += [{"word": w, "environment": "spell"} for w in ("ape", "bee", "cat", "dog")]  # type: ignore[misc]
+    task = bound(tokenizer, rows, environment_factory={"count": Counter, "spell": Speller})
+    prompts = task.prompts("train", 7, 0)
+    assert len({p.id for p in prompts}) == 7 == len({str(p.row["prompt"]) for p in prompts})
+    for p in prompts:
+        shown, spells = tokenizer.decode(p.token_ids), p.row["environment"] == "spell"
+        assert ('"spell"' in shown, '"add"' in shown) == (spells, not spells)
+        assert not spells or p.row["prompt"][-1] == {"role": "user", "content": f"Spell {p.row['word']}."}
+    replies = [call("add", n=2), call("spell", letters="cat"), "done"]
+    infos = [converse(task, p, replies)[2] for p in prompts]
+    assert all(i["tool_errors"] == 1 for i in infos), "the other environment's tool is not there"
+    paid = [s.value for s in FunctionJudge.of([rewards.environment_reward]).score([demo(i) for i in infos])]
+    assert paid == [None if i["environment"] == "spell" else float(i["goal"] == 2) for i in infos]
+
+    def spelt(environments: list[Any], **kwargs: Any) -> list[float | None]:
+        return [float(e.word == e.said) if hasattr(e, "word") else None for e in environments]
+
+    both = FunctionJudge.of([rewards.environment_reward, spelt]).score([demo(i) for i in infos])
+    assert [s.value for s in both] == [float(i.get("word") == "cat" or i.get("goal") == 2) for i in infos]
+    for environment in ("chess", None):
+        with pytest.raises(UserError, match=r"row 0 .* has environment = .*; the column names one of count, spell"):
+            bound(tokenizer, [{**rows[0], "environment": environment}], environment_factory={"count": Counter, "spell": Speller}
+                  ).prompts("train", 1, 0)  # fmt: skip

@@ -5,6 +5,7 @@
 | TRL | completions, prompts, completion_ids, columns, trainer_state, log_extra, log_metric, environments | for a batch | list |
 | verl | data_source, solution_str, ground_truth, extra_info | for a sample | number, or {"score": number, ...} |
 | verifiers | completion, prompt, answer, info, state, parser | for a sample | number |
+| verifiers | completions, prompts, answers, infos, states, parser | for a group: all samples of a prompt | list |
 | OpenRLHF | queries, prompts, labels | for a batch | list, or {"rewards": list, ...} |
 """
 
@@ -21,6 +22,8 @@ from outdo.types import Trajectory
 
 _TRL = {"completions", "completion_ids", "prompts", "trainer_state", "log_extra", "log_metric", "environments"}
 _VERIFIERS = {"completion", "prompt", "answer", "info", "state", "parser", "task"}
+_OF_GROUPS = {"answers", "infos", "states", "tasks"}  # beside prompts and completions, which TRL's functions have as well
+_GROUP = "verifiers, per group"
 _OWN = ("prompt", "completion", "completion_ids")
 _ABSENT = object()
 _ANSWERS = ("ground_truth", "answer", "solution", "label", "labels")
@@ -46,26 +49,37 @@ class Reward:
 
     name: str
     function: Callable[..., Any]
-    style: str  # TRL, verl, verifiers or OpenRLHF
+    style: str  # TRL, verl, verifiers or OpenRLHF; "..., per group"
     batched: bool  # takes and gives lists
     required: frozenset[str]  # parameters without a default
     named: frozenset[str]  # all parameters
     anything: bool  # takes **kwargs
+    grouped: bool = False  # called for the samples of one prompt
+    objects: Mapping[str, Any] = field(default_factory=dict)  # what its rubric hands over by name: a parser, a judge, ...
 
     @staticmethod
-    def of(function: Callable[..., Any]) -> Reward:
-        """Read the signature. Raises UserError for one that no tool would call."""
+    def of(function: Callable[..., Any], rubric: Mapping[str, Any] | None = None) -> Reward:
+        """Read the signature. rubric: the objects of the verifiers' rubric that it comes from, None if from none.
+
+        Raises UserError for a signature that no tool would call.
+        """
         name = getattr(function, "__name__", type(function).__name__)
         check(callable(function), f"reward function {name!r} is {type(function).__name__}, which cannot be called; "
               "give a function, or an object with __call__")
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
+        parameters = signature.parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         names = {p.name for p in named}
         anything = any(p.kind == p.VAR_KEYWORD for p in parameters)
-        if {"solution_str", "ground_truth"} <= names:
+        if rubric is not None:  # verifiers' own way to tell functions of groups
+            many = bool(names & (_OF_GROUPS | {"prompts", "completions"})) or "list" in str(signature.return_annotation).lower()
+            style = _GROUP if many else "verifiers"
+        elif {"solution_str", "ground_truth"} <= names:
             style = "verl"
         elif "queries" in names:
             style = "OpenRLHF"
+        elif names & _OF_GROUPS and not names & (_TRL - {"completions", "prompts"}):
+            style = _GROUP
         elif names & _TRL or (anything and not names & _VERIFIERS):
             style = "TRL"
         elif names & _VERIFIERS:
@@ -74,26 +88,37 @@ class Reward:
             raise UserError(f"reward function {name}({', '.join(sorted(names))}) fits no known signature; write def {name}"
                             "(completions, **kwargs) for a list of values (TRL), (solution_str, ground_truth, ...) (verl), "
                             "(completion, answer, ...) (verifiers) or (queries, prompts, labels) (OpenRLHF)")
-        return Reward(name, function, style, style in ("TRL", "OpenRLHF"),
-                      frozenset(p.name for p in named if p.default is p.empty), frozenset(names), anything)
+        grouped = style == _GROUP or bool(getattr(function, "per_group", False))
+        check(not grouped or style not in ("verl", "verifiers"), f"reward function {name} is marked per_group and takes one "
+              "sample; let it take completions, a list")
+        return Reward(name, function, style if not grouped or style == _GROUP else f"{style}, per group",
+                      style in ("TRL", "OpenRLHF", _GROUP), frozenset(p.name for p in named if p.default is p.empty),
+                      frozenset(names), anything, grouped, rubric or {})
 
     def missing(self, t: Trajectory) -> list[str]:
         """Columns that the function cannot do without and the row does not have."""
-        given = {*t.info, *_TRL - {"environments"}}
-        if self.style == "OpenRLHF":
-            given = {"queries", "prompts", "labels"}
-        elif self.style != "TRL":
-            given = {k for k, v in self._sample(t).items() if v is not _ABSENT}
-        elif "environment_state" in t.info:
+        given = {*t.info, *_TRL - {"environments"}, *self.objects}
+        if "environment_state" in t.info:
             given.add("environments")
+        if self.style.startswith("OpenRLHF"):
+            given = {"queries", "prompts", "labels"}
+        elif self.style == _GROUP:
+            given |= {"infos", "states", "tasks", "parser"} | (set() if _answer(t.info) is _ABSENT else {"answers"})
+        elif not self.batched:
+            given = {k for k, v in self._sample(t).items() if v is not _ABSENT}
         return sorted(self.required - given)
 
     def arguments(self, trajectories: Sequence[Trajectory], log: Log) -> dict[str, Any]:
         """Keyword arguments for a batch, or for the one sample."""
         chosen: dict[str, Any]
-        if self.style == "TRL":
+        if self.style == _GROUP:
+            samples = [self._sample(t) for t in trajectories]
+            several = {"answers": ["" if s["answer"] is _ABSENT else s["answer"] for s in samples],
+                       **{f"{k}s": [s[k] for s in samples] for k in ("info", "state", "task")}}
+            chosen = {**several, "parser": Parser(), **_batch(trajectories, log), **self.objects}  # the row's own columns win
+        elif self.style.startswith("TRL"):
             chosen = _batch(trajectories, log)
-        elif self.style == "OpenRLHF":
+        elif self.style.startswith("OpenRLHF"):
             prompts, replies = [text(t.info["prompt"]) for t in trajectories], [text(t.info["completion"]) for t in trajectories]
             labels = [None if (answer := _answer(t.info)) is _ABSENT else answer for t in trajectories]
             chosen = {"queries": [p + r for p, r in zip(prompts, replies, strict=True)], "prompts": prompts, "labels": labels}
@@ -108,8 +133,19 @@ class Reward:
             return {"data_source": i.get("data_source", ""), "solution_str": text(i["completion"]), "ground_truth": answer,
                     "extra_info": i.get("extra_info")}
         known = {"completion": i["completion"], "prompt": i["prompt"], "answer": answer, "info": i.get("info") or {},
-                 "task": i.get("task", "default"), "parser": Parser()}
+                 "task": i.get("task", "default"), "parser": Parser(), **self.objects}
         return {**i, **known, "state": {**i, **{k: v for k, v in known.items() if v is not _ABSENT}}}
+
+
+def of_rubric(rubric: Any) -> list[tuple[Reward, float]]:
+    """The functions of a verifiers' Rubric (or RubricGroup) with their weights; [] if it is none."""
+    if isinstance(inner := getattr(rubric, "rubrics", None), Sequence):
+        return [pair for r in inner for pair in of_rubric(r)]
+    functions, weights = (getattr(rubric, n, getattr(rubric, f"reward_{n}", None)) for n in ("funcs", "weights"))
+    if not isinstance(functions, Sequence) or not isinstance(weights, Sequence):
+        return []
+    objects = {"parser": getattr(rubric, "parser", None) or Parser(), **getattr(rubric, "class_objects", {})}
+    return [(Reward.of(f, objects), float(w)) for f, w in zip(functions, weights, strict=True)]
 
 
 def _batch(trajectories: Sequence[Trajectory], log: Log) -> dict[str, Any]:

@@ -63,8 +63,9 @@ class TextTask(Task):
         del row
         return None
 
-    def tool_schemas(self) -> list[dict[str, Any]]:
-        """JSON schemas of the tools that the policy is told of."""
+    def tool_schemas(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """JSON schemas of the tools that the policy is told of with this row."""
+        del row
         return []
 
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
@@ -74,15 +75,15 @@ class TextTask(Task):
         out = []
         for number in range(start, start + n):
             row = self.row(split, seed, number)
-            out.append(Prompt(f"{split}/{seed}/{number}", self.encode(row["prompt"]), row))
+            out.append(Prompt(f"{split}/{seed}/{number}", self.encode(row["prompt"], self.tool_schemas(row)), row))
         return out
 
-    def encode(self, prompt: str | Messages) -> IntArray:
-        """Token ids of a prompt, as the model will read it."""
+    def encode(self, prompt: str | Messages, tools: Sequence[dict[str, Any]] = ()) -> IntArray:
+        """Token ids of a prompt, as the model will read it. tools: JSON schemas of what it may call."""
         tokenizer = self.tokenizer()
         if isinstance(prompt, str):
             return chat.encode(tokenizer, prompt, plain=True)
-        return chat.encode(tokenizer, chat.render(tokenizer, prompt, self.tool_schemas()))
+        return chat.encode(tokenizer, chat.render(tokenizer, prompt, tools))
 
     def with_system(self, prompt: str | Messages) -> str | Messages:
         """The prompt after the system message of the options, if there is one; a plain string becomes the user's words."""

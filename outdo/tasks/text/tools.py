@@ -142,10 +142,9 @@ class Conversations:
             environment = self.environments[row]
             state = {k: v for k, v in vars(environment).items() if not k.startswith("_")}
             out["environment_state"] = json.loads(json.dumps(state, default=str))
-            if hasattr(environment, "get_reward"):
-                if row not in self._rewards:
-                    self._rewards[row] = _reward(environment)
-                out["environment_reward"] = self._rewards[row]
+            if row not in self._rewards:
+                self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
+            out["environment_reward"] = self._rewards[row]
         return out
 
 

@@ -1,0 +1,152 @@
+"""Environments of verifiers, told by what they are made of: the package itself is not needed.
+
+Legacy environments (load_environment() -> SingleTurnEnv, ToolEnv) give their dataset, their rubric and their Python tools. v1
+tasksets give the data of their tasks, and the methods that `@vf.reward` and `@vf.metric` mark, called with a stand-in for the
+trace. What takes sandboxes, tool servers or other agents is refused by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from outdo.errors import check
+
+_HIDDEN = ("system_prompt", "timeout", "resources", "network_allow", "network_block", "artifacts", "image", "workdir")
+
+
+class Opened(NamedTuple):
+    """What `outdo.reinforce` takes. options: of task dataset."""
+
+    rows: list[dict[str, Any]]
+    reward: list[Any]
+    weights: list[float]
+    tools: list[Callable[..., Any]]
+    options: dict[str, Any]
+
+
+def is_one(what: Any) -> bool:
+    """Whether it is an environment or a taskset of verifiers."""
+    return _is_legacy(what) or _is_taskset(what)
+
+
+def opened(what: Any) -> Opened:
+    """Its rows, rewards and tools. Raises UserError for what outdo cannot run."""
+    return _taskset(what) if _is_taskset(what) else _legacy(what)
+
+
+def _is_legacy(what: Any) -> bool:
+    rubric = getattr(what, "rubric", None)
+    paid = any(hasattr(rubric, n) for n in ("funcs", "reward_funcs", "rubrics"))  # reward_funcs: in 0.1.5
+    return paid and (hasattr(what, "get_dataset") or hasattr(what, "dataset"))
+
+
+def _is_taskset(what: Any) -> bool:
+    return callable(getattr(what, "load", None)) and hasattr(what, "config") and isinstance(what, Iterable)
+
+
+# --- legacy ----------------------------------------------------------------------------------------------------------
+
+
+def _legacy(env: Any) -> Opened:
+    name, tools = type(env).__name__, list(getattr(env, "tools", None) or [])
+    turns = getattr(env, "max_turns", -1)
+    known = {"SingleTurnEnv", "ToolEnv"} & {k.__name__ for k in type(env).__mro__}
+    check(bool(known) or not hasattr(env, "env_response"), f"verifiers environment {name} answers in its own words "
+          "(env_response); outdo runs SingleTurnEnv and ToolEnv: write its turns as an environment_factory")
+    dataset: Any = env.get_dataset() if hasattr(env, "get_dataset") else env.dataset
+    dataset = dataset if dataset is not None else getattr(env, "eval_dataset", None)
+    check(dataset is not None, f"verifiers environment {name} has no dataset")
+    rows = [{**row, "info": _parsed(row["info"])} if "info" in row else dict(row) for row in dataset]
+    return Opened(rows, [env.rubric], [1.0], tools, {"max_turns": turns} if tools and turns > 0 else {})
+
+
+def _parsed(info: Any) -> Any:
+    """`info` may be JSON in a string, so that rows of different keys fit into one table."""
+    try:
+        return json.loads(info) if isinstance(info, str) and info else info
+    except json.JSONDecodeError:
+        return info
+
+
+# --- v1 --------------------------------------------------------------------------------------------------------------
+
+
+class Trace:
+    """What `@vf.reward` methods read of a trace: the messages of one conversation."""
+
+    def __init__(self, task: Any, prompt: Any, completion: Any, number: int) -> None:
+        asked, said = ([SimpleNamespace(**{"content": "", **m}) for m in messages] for messages in (prompt, completion))
+        self.messages = [*asked, *said]
+        self.assistant_messages = [m for m in said if m.role == "assistant"]
+        self.tool_messages = [m for m in said if m.role == "tool"]
+        self.last_message, self.num_turns = self.messages[-1], len(self.assistant_messages)
+        self.last_reply = str(self.assistant_messages[-1].content or "").strip() if self.assistant_messages else ""
+        self.transcript = "\n".join(f"{m.role}: {m.content}" for m in self.messages)
+        self.task = SimpleNamespace(type=type(task).__name__, data=task.data)
+        self.id, self.is_truncated, self.stop_condition = str(number), False, None
+        self.info, self.rewards, self.metrics = dict[str, Any](), dict[str, float](), dict[str, float]()
+        self.state, self.errors, self.last_error = SimpleNamespace(), list[Any](), None
+
+
+def _taskset(taskset: Any) -> Opened:
+    name = type(taskset).__name__
+    bounded = getattr(taskset, "bounded", not getattr(taskset, "INFINITE", False))
+    check(bounded, f"verifiers taskset {name} never ends; give taskset.take(n)")
+    tasks = list(taskset)
+    check(bool(tasks), f"verifiers taskset {name} has no tasks")
+    for owner in (taskset, tasks[0]):
+        servers = owner.toolsets(owner.config) if hasattr(owner, "toolsets") else []
+        check(not servers, f"verifiers taskset {name} brings tool servers, which outdo does not start; give tools = functions")
+    hooks = [{mark: _marked(task, mark) for mark in ("reward", "metric")} for task in tasks]
+    weights: dict[str, float] = {}
+    for found in hooks:
+        weights |= dict.fromkeys(found["metric"], 0.0)
+        weights |= {n: float(getattr(f, "_vf_weight", 1.0)) for n, f in found["reward"].items()}
+    check(any(weights.values()), f"verifiers taskset {name} has no @vf.reward methods, so nothing says what is good")
+    methods = [found["metric"] | found["reward"] for found in hooks]
+    return Opened([_row(task, i, name) for i, task in enumerate(tasks)], [_scorer(n, tasks, methods) for n in weights],
+                  list(weights.values()), [], {})
+
+
+def _marked(task: Any, mark: str) -> dict[str, Callable[..., Any]]:
+    """The task's methods that a decorator marked; an override without the decorator takes the mark away."""
+    names = dict.fromkeys(n for k in type(task).__mro__ for n, f in vars(k).items() if callable(f) and hasattr(f, mark))
+    out = {n: getattr(task, n) for n in sorted(names) if hasattr(getattr(task, n), mark)}
+    for name, method in out.items():
+        wanted = inspect.signature(method).parameters.get("runtime")
+        check(wanted is None or wanted.default is not wanted.empty, f"verifiers task {type(task).__name__}.{name} takes a "
+              "runtime (a sandbox), which outdo does not have")
+    return out
+
+
+def _scorer(name: str, tasks: Sequence[Any], methods: Sequence[Mapping[str, Callable[..., Any]]]) -> Callable[..., Any]:
+    """A function of one sample, which verifiers' legacy signature describes, that asks the row's own task."""
+
+    async def score(prompt: Any, completion: Any, task_number: int) -> float | None:
+        method = methods[task_number].get(name)
+        if method is None:
+            return None
+        task = tasks[task_number]
+        known = {"trace": Trace(task, prompt, completion, task_number), "task": task.data, "runtime": None}
+        value = method(**{k: v for k, v in known.items() if k in inspect.signature(method).parameters})
+        value = await value if inspect.isawaitable(value) else value
+        return sum(map(float, value.values())) if isinstance(value, Mapping) else value
+
+    score.__name__ = name
+    return score
+
+
+def _row(task: Any, i: int, taskset: str) -> dict[str, Any]:
+    data = task.data
+    pydantic = hasattr(data, "model_dump")
+    columns: dict[str, Any] = data.model_dump(mode="json", exclude_defaults=True) if pydantic else dict(vars(data))
+    prompt: Any = columns.get("prompt")
+    system = columns.get("system_prompt")
+    check(bool(prompt), f"task {i} of verifiers taskset {taskset} has no prompt; outdo has nobody who opens the conversation")
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    before = [{"role": "system", "content": system}] if system else []
+    return {**{k: v for k, v in columns.items() if k not in _HIDDEN}, "prompt": [*before, *messages], "task_number": i}
