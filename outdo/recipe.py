@@ -153,11 +153,14 @@ class Evaluation(Table):
 
     prompts: int = Field(default=1000, ge=0)  # 0: nothing is measured
     split: str = "heldout"
+    also: tuple[str, ...] = ()  # further splits, tried by what the tree starts from and at the end of each stage: ["harder"]
     samples: int = Field(default=1, ge=1)  # answers per prompt when sampling; from 4 on with pass@4, from 16 on with pass@16
     points: int = Field(default=6, ge=1)  # along each stage, at equal shares of its budget; the last is its end
     opponents: tuple[str, ...] = ()  # at the end of each stage; empty: all that the task has
     players: tuple[str, ...] = ()  # reference players; empty: all that the task has
     rollouts_kept: int = Field(default=32, ge=0)  # trajectories written to rollouts.jsonl per evaluation and per kept step
+    corpus: str = ""  # text on which forgetting is measured, when those are: "builtin" or a UTF-8 file; empty: it is not
+    corpus_tokens: int = Field(default=4096, ge=2)  # how much of it is read
 
 
 class Recipe(Table):
@@ -316,13 +319,16 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _make_absolute(data: dict[str, Any]) -> None:
-    """Checkpoints on this disk by their whole path, so that a run can be resumed from another folder."""
+    """Checkpoints and texts on this disk by their whole path, so that a run can be resumed from another folder."""
     stages = data.get("stage")
     stages = stages if isinstance(stages, dict) else {}
     for table, key in [*((stage, "from") for stage in stages.values()), (data.get("model"), "tokenizer")]:
         source = table.get(key) if isinstance(table, dict) else None
         if isinstance(source, str) and source not in stages and Path(source).exists():
             table[key] = str(Path(source).resolve())
+    evaluation = data.get("evaluation")
+    if isinstance(evaluation, dict) and isinstance(evaluation.get("corpus"), str) and Path(evaluation["corpus"]).is_file():
+        evaluation["corpus"] = str(Path(evaluation["corpus"]).resolve())
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

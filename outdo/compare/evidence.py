@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,28 +45,42 @@ class Evidence:
 
     @cached_property
     def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:
-        return {name: [list(files.read_lines(f / "stages" / name / "evaluations.jsonl")) for f in self.folders]
-                for name in self.recipe.stage}
+        """Of the evaluation's own split."""
+        return {name: [rows.get(self.recipe.evaluation.split, []) for rows in seeds] for name, seeds in self._by_split.items()}
 
-    def final(self, stage: str, decode: str, opponent: str | None = None) -> Items | None:
-        """Per-item results at the end of a stage; None if a seed has not finished it."""
-        rows = self.final_rows(stage, decode, opponent)
-        return None if rows is None else np.array([_items(r) for r in rows])
+    @cached_property
+    def _by_split(self) -> dict[str, list[dict[str, list[dict[str, Any]]]]]:
+        return {name: [by_split(f / "stages" / name, self.recipe) for f in self.folders] for name in self.recipe.stage}
 
-    def final_rows(self, stage: str, decode: str, opponent: str | None = None) -> list[dict[str, Any]] | None:
+    def final(self, stage: str, decode: str, opponent: str | None = None, split: str | None = None) -> Items | None:
+        """Per-item results at the end of a stage; None if a seed has not finished it. split: a further one of the evaluation."""
+        rows = self.final_rows(stage, decode, opponent, split)
+        return None if rows is None else items(rows)
+
+    def final_rows(self, stage: str, decode: str, opponent: str | None = None,
+                   split: str | None = None) -> list[dict[str, Any]] | None:
         """The evaluation rows at the end of a stage, one per seed."""
         wanted = opponent or self.opponents[0]
-        out = []
-        for rows in self._evaluations[stage]:
-            found = [r for r in rows if r["last"] and r["decode"] == decode and r["opponent"] == wanted]
-            if not found:
-                return None
-            out.append(found[-1])
-        return out
+        return self._rows(stage, split, lambda r: r["last"] and r["decode"] == decode and r["opponent"] == wanted)
+
+    def start_rows(self, decode: str, split: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Evaluation rows, one per seed, of the checkpoints that trees start from, by name, before any training."""
+        found = {start_name(self.recipe, name): self._rows(name, split, lambda r: r["point"] == 0 and r["decode"] == decode)
+                 for name in self.recipe.stage if start_name(self.recipe, name)}
+        return {name: rows for name, rows in found.items() if name and rows}
+
+    def _rows(self, stage: str, split: str | None, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]] | None:
+        found = [[r for r in seed.get(split or self.recipe.evaluation.split, []) if wanted(r)] for seed in self._by_split[stage]]
+        return [rows[-1] for rows in found] if all(found) else None
 
     def first_rows(self, stage: str, decode: str) -> list[dict[str, Any]]:
         """The evaluation rows before the stage's first step, one per seed."""
         return [next(r for r in rows if r["decode"] == decode) for rows in self._evaluations[stage]]
+
+    def read(self, stage: str, last: bool = True) -> list[dict[str, Any]] | None:
+        """How well a stage's model predicts the corpus at its end or (last False, roots only) its start: a row per seed."""
+        rows = [[r for r in files.read_lines(f / "stages" / stage / "forgetting.jsonl") if r["last"] == last] for f in self.folders]
+        return [found[-1] for found in rows] if all(rows) else None
 
     def player(self, name: str, opponent: str | None = None) -> Items | None:
         """Per-item results of a reference player."""
@@ -162,6 +176,25 @@ class Evidence:
     def _keep(self, name: str) -> str | None:
         stage = self.recipe.stage[name]
         return stage.keep if isinstance(stage, Sft) else None
+
+
+def items(rows: Sequence[dict[str, Any]]) -> Items:
+    """The per-item results of rows, one per seed."""
+    return np.array([_items(r) for r in rows])
+
+
+def by_split(folder: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """A stage's evaluation rows by split, in order; rows from before there were further splits are the evaluation's own."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in files.read_lines(folder / "evaluations.jsonl"):
+        out.setdefault(row.get("split", recipe.evaluation.split), []).append(row)
+    return out
+
+
+def start_name(recipe: Recipe, stage: str) -> str | None:
+    """What a table calls the checkpoint that a root stage starts from; None for random weights and for other stages."""
+    source = recipe.stage[stage].source
+    return f"{Path(source).name} (start)" if source and recipe.parent(stage) is None else None
 
 
 def _items(row: dict[str, Any]) -> NDArray[np.float64]:
