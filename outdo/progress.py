@@ -154,7 +154,7 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def results(summary: dict[str, Any]) -> RenderableType:
-    """summary.json's players: one row per player and decoding, one column per opponent and further split; then what was forgotten."""
+    """summary.json's players: one row per player and decoding, one column per opponent and further split; then forgetting."""
     players, read = summary["players"], [Text(f"{r['name']}: {forgotten(r)}", style="dim") for r in summary.get("forgetting", [])]
     if not players:
         return Group(Text(f"{summary['recipe']}: done; nothing was measured", no_wrap=True, overflow="ignore"), *read)
@@ -165,7 +165,7 @@ def results(summary: dict[str, Any]) -> RenderableType:
 
 
 def forgotten(r: dict[str, Any]) -> str:
-    """A row of summary.json's forgetting in words: nats a token on the corpus, with 95 % interval, and the change from the start."""
+    """A row of summary.json's forgetting in words: the loss on the corpus with 95 % interval, and its change since the start."""
     said, change = f"{r['value']:.3f} nats a token on the corpus ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})", r["change"]
     if change:
         said += f", {change['value']:+.3f} ({change['ci95'][0]:+.3f} to {change['ci95'][1]:+.3f}) since the start"

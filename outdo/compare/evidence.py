@@ -44,6 +44,21 @@ class Evidence:
         return list(dict.fromkeys(r["opponent"] for r in rows)) or ["none"]
 
     @cached_property
+    def shares(self) -> bool:
+        """Whether every score lies between 0 and 1, so that percent can be said."""
+        found = [x for seeds in self._evaluations.values() for rows in seeds for r in rows for x in r["items"] if x is not None]
+        return all(0.0 <= x <= 1.0 for x in found)
+
+    @cached_property
+    def counted(self) -> str:
+        """games, where a score is the share of them that is won; answers, where one is right or not; else scores."""
+        rows = [r for seeds in self._evaluations.values() for rows in seeds for r in rows]
+        if any(r.get("metric", "win") == "win" for r in rows):
+            return "games"
+        single = {x for r in rows if r["decode"] == "greedy" for x in r["items"] if x is not None}
+        return "answers" if single <= {0.0, 1.0} else "scores"
+
+    @cached_property
     def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:
         """Of the evaluation's own split."""
         return {name: [rows.get(self.recipe.evaluation.split, []) for rows in seeds] for name, seeds in self._by_split.items()}
@@ -79,8 +94,9 @@ class Evidence:
 
     def read(self, stage: str, last: bool = True) -> list[dict[str, Any]] | None:
         """How well a stage's model predicts the corpus at its end or (last False, roots only) its start: a row per seed."""
-        rows = [[r for r in files.read_lines(f / "stages" / stage / "forgetting.jsonl") if r["last"] == last] for f in self.folders]
-        return [found[-1] for found in rows] if all(rows) else None
+        rows = [files.read_lines(f / "stages" / stage / "forgetting.jsonl") for f in self.folders]
+        wanted = [[r for r in seed if r["last"] == last] for seed in rows]
+        return [found[-1] for found in wanted] if all(wanted) else None
 
     def player(self, name: str, opponent: str | None = None) -> Items | None:
         """Per-item results of a reference player."""

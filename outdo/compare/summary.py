@@ -39,7 +39,8 @@ def model_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
                 if e["last"]:
                     stages.append(_player(name, name, e["decode"], e, recipe.seed, extra, split))
                 elif start and e["point"] == 0:
-                    starts[start, split, e["decode"], e["opponent"]] = _player(start, None, e["decode"], e, recipe.seed, extra, split)
+                    begun = _player(start, None, e["decode"], e, recipe.seed, extra, split)
+                    starts[start, split, e["decode"], e["opponent"]] = begun
     return [*stages, *starts.values()]
 
 
@@ -53,5 +54,5 @@ def reference_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
 def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: int, extra: dict[str, Any],
             split: str) -> dict[str, Any]:
     metric = f"{e.get('metric', 'win')} vs {e['opponent']}"
-    return {"name": name, "stage": stage, "decode": decode, "split": split, "metric": metric, "value": e["value"], "ci95": e["ci95"],
-            "n": e["n"], "seeds": [seed], "extra": extra}
+    return {"name": name, "stage": stage, "decode": decode, "split": split, "metric": metric, "value": e["value"],
+            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra}

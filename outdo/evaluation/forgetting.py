@@ -39,7 +39,10 @@ class Corpus:
 
 
 def load(source: str, most_tokens: int, tokenizer: PreTrainedTokenizerBase, context: int) -> Corpus:
-    """The first `most_tokens` tokens of `source` ("builtin" or a UTF-8 file). context: what the model can read. Raises UserError."""
+    """The first `most_tokens` tokens of `source` ("builtin" or a UTF-8 file). Raises UserError.
+
+    context: how many tokens the model can read.
+    """
     path = Path(__file__).with_name("corpus.txt") if source == BUILTIN else Path(source)
     key = f"evaluation.corpus = {source!r}"
     check(path.is_file(), f"{key}: no such file; give a text file, or {BUILTIN!r}")
@@ -55,8 +58,8 @@ def load(source: str, most_tokens: int, tokenizer: PreTrainedTokenizerBase, cont
     check(P >= 2, f"{key} has {len(tokens)} tokens; two passages of {T} are the least, so give a longer text or raise "
                   "evaluation.corpus_tokens")
     unknown = float(np.mean(tokens == tokenizer.unk_token_id)) if tokenizer.unk_token_id is not None else 0.0
-    check(unknown < 0.5, f"{key}: the model knows none of its words ({unknown:.0%} of the tokens are unknown to its tokenizer); leave "
-                         "out the corpus")
+    check(unknown < 0.5, f"{key}: {unknown:.0%} of its words are unknown to the model's tokenizer, so there is nothing to "
+                         "forget; leave out the corpus")
     passages = np.hstack([np.tile(np.array(begin, np.int64), (P, 1)), tokens[: P * T].reshape(P, T)])
     return Corpus(source, hashlib.sha256(text.encode()).hexdigest(), passages)
 
@@ -81,4 +84,4 @@ def _nats(model: LanguageModel, packed: Any, passages_RT: IntArray) -> Sequence[
     wanted = torch.arange(R * T, device=tokens.device).view(R, T)[:, :-1].flatten()
     hidden = model.hidden(packed, tokens, wanted_N=wanted)
     logprobs = model.logprobs(packed, hidden, tokens[:, 1:].flatten(), 1.0)
-    return (-logprobs.view(R, T - 1).double().mean(1)).tolist()  # type: ignore[no-any-return]
+    return (-logprobs.view(R, T - 1).double().mean(1)).tolist()
