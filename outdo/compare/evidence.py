@@ -68,9 +68,12 @@ class Evidence:
         return {name: [by_split(f / "stages" / name, self.recipe) for f in self.folders] for name in self.recipe.stage}
 
     def final(self, stage: str, decode: str, opponent: str | None = None, split: str | None = None) -> Items | None:
-        """Per-item results at the end of a stage; None if a seed has not finished it. split: a further one of the evaluation."""
+        """Per-item results at the end of a stage; None if a seed has not finished it, or nothing of it could be scored.
+
+        split: a further one of the evaluation.
+        """
         rows = self.final_rows(stage, decode, opponent, split)
-        return None if rows is None else items(rows)
+        return None if rows is None or any(r["value"] is None for r in rows) else items(rows)
 
     def final_rows(self, stage: str, decode: str, opponent: str | None = None,
                    split: str | None = None) -> list[dict[str, Any]] | None:

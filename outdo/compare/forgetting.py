@@ -13,7 +13,8 @@ Rows = list[dict[str, Any]]
 def rows(e: Evidence) -> Rows:
     """What trees start from, and every finished stage.
 
-    {"name", "stage", "value", "ci95", "n" passages, "tokens", "seeds", "change"}; value in nats per token. change: {"value", "ci95"} against the start, paired by passage; None for the start itself. Empty: not measured.
+    {"name", "stage", "value", "ci95", "n" passages, "tokens", "seeds", "change"}; value in nats per token. change: {"value",
+    "ci95"} against the start, paired by passage; None for the start itself. Empty: not measured.
     """
     out = []
     for stage in e.recipe.order():

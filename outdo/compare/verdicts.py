@@ -67,7 +67,8 @@ def imitation_ceiling(e: Evidence) -> Iterator[Verdict]:
     low, high = d.ci95
     verdict = "supported" if high <= MARGIN else "contradicted" if low > 0 else "not distinguishable"
     text = (f"The best imitation of all the teacher's games, {name} ({decode}), wins {rate(e, best)}; the teacher "
-            f"{rate(e, teacher)}: {points(e, d)} ({size(e, d)}). Supported means: at most {100 * MARGIN:.0f} points above the teacher.")
+            f"{rate(e, teacher)}: {points(e, d)} ({size(e, d)}). Supported means: at most "
+            f"{100 * MARGIN:.0f} points above the teacher.")
     yield make("imitation_ceiling", "Imitation ends at or below its teacher", verdict, text, difference=diff(d), stage=name)
 
 
@@ -258,7 +259,8 @@ def known_answers(e: Evidence) -> Iterator[Verdict]:
     yield make("rule_known_best", "Best behaviour known, training must be cheap: SFT wins",
                {"higher": "supported", "lower": "contradicted"}.get(d.verdict, d.verdict),
                f"This is the rule that the task falls under: the right answers are known. At equal FLOPs {e.more_imitation}, "
-               f"which imitates them, {gets(e, rate(e, ours))}, {e.rl} {rate(e, theirs)} (greedy): {points(e, d)} ({size(e, d)}).",
+               f"which imitates them, {gets(e, rate(e, ours))}, {e.rl} {rate(e, theirs)} (greedy): {points(e, d)} "
+               f"({size(e, d)}).",
                difference=diff(d))
     yield make("rule_unknown_best", "Best behaviour unknown, but it can be judged: RL wins", "not measurable here",
                "Does not apply: the right answers are known.")
