@@ -79,7 +79,7 @@ def test_what_is_no_corpus(name: str, content: bytes | None, said: str, tmp_path
 
 def test_a_vocabulary_of_chess_moves_has_nothing_to_forget() -> None:
     with pytest.raises(UserError, match=r"100% of its words are unknown"):
-        forgetting.load("builtin", 4096, vocabulary.tokenizer(), 8192)
+        forgetting.load("builtin", 4096, vocabulary.build_tokenizer(), 8192)
 
 
 def test_nats_are_those_of_plain_log_softmax() -> None:
@@ -204,7 +204,7 @@ def test_verdicts_speak_of_answers(run: Path) -> None:
     found = summarise(run)["verdicts"]
     assert found
     for v in found:
-        said = f"{v['claim']} {v['text']}"
+        said = v["text"]
         assert not [w for w in ("game", " wins ", "against none", "held-out starts", "teacher") if w in said], said
 
 

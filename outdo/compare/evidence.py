@@ -119,7 +119,7 @@ class Evidence:
         trained = [e for e in events if e["what"] == "train" and not e.get("redone")]
         out = []
         for row in self._evaluations[stage][seed_index]:
-            if row["decode"] == decode and row["opponent"] == self.opponents[0]:
+            if row["decode"] == decode and row["opponent"] == self.opponents[0] and row["value"] is not None:
                 before = [e for e in trained if e["step"] < row["step"]]
                 out.append(Point(row["flops"], sum(e["wall_s"] for e in before), sum(e["judge_calls"] for e in before),
                                  _items(row)[None], row))

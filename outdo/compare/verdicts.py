@@ -170,7 +170,7 @@ def sparse_signal(e: Evidence) -> Iterator[Verdict]:
 
 def cost_ratio(e: Evidence) -> Iterator[Verdict]:
     """RL / SFT to the same score. Never a number where a curve did not get there."""
-    if not e.rl or not e.more_imitation:
+    if not e.rl or not e.more_imitation or e.final(e.rl, "sampled") is None or e.final(e.more_imitation, "sampled") is None:
         return
     seeds = range(len(e.folders))
     evidence: dict[str, Any] = {}
