@@ -55,4 +55,4 @@ def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: 
             split: str) -> dict[str, Any]:
     metric = f"{e.get('metric', 'win')} vs {e['opponent']}"
     return {"name": name, "stage": stage, "decode": decode, "split": split, "metric": metric, "value": e["value"],
-            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra}
+            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra, "extra_ci95": e.get("extra_ci95", {})}
