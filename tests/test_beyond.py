@@ -19,12 +19,14 @@ import torch
 from processes import SCRATCH, forked, lines
 from toys import SMALL, decoder
 
+from outdo import recipe
 from outdo.compare import table
 from outdo.compare.summary import summarise
 from outdo.errors import UserError
 from outdo.evaluation import forgetting
 from outdo.evaluation.stats import pass_at_k
 from outdo.models.flops import causal_attended, forward_flops
+from outdo.run import check_recipe, resolved
 from outdo.tasks.chess import vocabulary
 
 TEXT = Path(__file__).with_name("text.toml")
@@ -114,6 +116,7 @@ def test_when_it_is_measured(run: Path) -> None:
         assert [e["prefill_tokens"] for e in read] == [4 * 128] * len(at[stage])
 
 
+@pytest.mark.slow
 def test_measuring_more_changes_nothing_else(run: Path, tmp_path: Path) -> None:
     done = forked("run", TEXT, "--out", "r", "--set", "evaluation.also=[]", "--set", "evaluation.corpus=", cwd=tmp_path)
     assert done.code == 0, done.err
@@ -125,6 +128,7 @@ def test_measuring_more_changes_nothing_else(run: Path, tmp_path: Path) -> None:
         assert lines(less / "evaluations.jsonl") == rows
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_measures_the_same(run: Path, tmp_path: Path) -> None:
     files = [f"stages/{s}/{name}.jsonl" for s in STAGES for name in ("evaluations", "forgetting")]
     killed = forked("run", TEXT, "--out", "r", cwd=tmp_path, kill=("sft_more/forgetting", 1))
@@ -137,19 +141,20 @@ def test_an_interrupted_run_measures_the_same(run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ("evaluation.also=['harderer']", "did you mean 'harder'?"),
-    ("evaluation.also=['heldout']", "'heldout' is measured already"),
-    ("evaluation.corpus=nowhere.txt", "evaluation.corpus = 'nowhere.txt': no such file"),
+    ({"evaluation.also": ["harderer"]}, "did you mean 'harder'?"),
+    ({"evaluation.also": ["heldout"]}, "'heldout' is measured already"),
+    ({"evaluation.corpus": "nowhere.txt"}, "evaluation.corpus = 'nowhere.txt': no such file"),
 ])  # fmt: skip
-def test_what_is_refused(change: str, said: str, tmp_path: Path) -> None:
-    done = forked("run", TEXT, "--set", change, cwd=tmp_path)
-    assert done.code == 2 and said in done.err and done.err.count("\n") == 1
+def test_what_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as e:
+        check_recipe(resolved(recipe.load(TEXT, change)))
+    assert said in str(e.value)
 
 
-def test_a_corpus_of_ones_own_is_found_from_elsewhere(run: Path, tmp_path: Path) -> None:
+def test_a_corpus_of_ones_own_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.txt").write_text("One two three four five. " * 200)
-    done = forked("run", TEXT, "--set", "evaluation.corpus=mine.txt", "--dry-run", cwd=tmp_path)
-    assert done.code == 0 and f'corpus = "{tmp_path / "mine.txt"}"' in done.out
+    monkeypatch.chdir(tmp_path)
+    assert recipe.load(TEXT, {"evaluation.corpus": "mine.txt"}).evaluation.corpus == str(tmp_path / "mine.txt")
 
 
 # --- readers ---------------------------------------------------------------------------------------------------------
@@ -221,9 +226,11 @@ def test_unscored_answers_are_left_out_of_verdicts(run: Path, tmp_path: Path) ->
 
 
 def test_the_table_of_several_runs(run: Path, tmp_path: Path) -> None:
-    done = forked("run", TEXT, "--out", "r", "--seed", 1, cwd=tmp_path)
-    assert done.code == 0, done.err
+    shutil.copytree(run, tmp_path / "r")
+    resolved_recipe = tmp_path / "r" / "recipe.toml"
+    resolved_recipe.write_text(resolved_recipe.read_text().replace("seed = 0\n", "seed = 1\n", 1))
     said = table.markdown(table.gather([run, tmp_path / "r"]))
+    assert "Seeds 0, 1;" in said and "0.0 % [0.0, 39.0] (0.0 % / 0.0 %)" in said
     for head in ("**heldout** (share right, 6 questions, 4 samples of each)", "**harder** (share right", "**Forgetting** (nats",
                  "| player | greedy | pass@1, sampled | pass@4 |", "| random weights (start) |"):  # fmt: skip
         assert said.count(head) == 1 + (head.startswith("| player")), head

@@ -7,6 +7,7 @@ from typing import Any
 from outdo.report import format as show
 from outdo.report.data import Row, RunData
 from outdo.report.games import gold
+from outdo.report.words import ANSWERS
 
 _MOST_TEXT = 1200  # characters of one question or answer
 _OF_EACH = 3  # right and wrong answers of each stage
@@ -51,11 +52,13 @@ def answers(run: RunData) -> list[Row]:
         for decode in ("greedy", "sampled"):
             kept = {str(e.get("prompt_id")): e for e in stage.episodes if e.get("source") == f"evaluate/{decode}"}
             scored = sorted((e for e in kept.values() if gold(e) is not None), key=lambda e: gold(e) or 0.0)
-            bad = [e for e in scored if (gold(e) or 0.0) <= 0.5][:_OF_EACH]
-            good = [e for e in reversed(scored) if (gold(e) or 0.0) > 0.5][:_OF_EACH]
             if scored:
-                out.append({"name": stage.name, "colour": stage.colour, "decode": decode,
-                            "rows": [_answer(e) for e in [*good, *bad]]})
+                # Where right and wrong mean nothing, the best of those that were kept and the worst of them.
+                limit = 0.5 if run.words is ANSWERS else gold(scored[len(scored) // 2 - 1]) or 0.0
+                good = [e for e in reversed(scored) if (gold(e) or 0.0) > limit][:_OF_EACH]
+                bad = [e for e in scored if (gold(e) or 0.0) <= limit][:_OF_EACH]
+                rows = [{**_answer(e), "good": e in good} for e in [*good, *bad]]
+                out.append({"name": stage.name, "colour": stage.colour, "decode": decode, "rows": rows})
                 break
     return out
 
@@ -64,10 +67,9 @@ def _answer(e: Row) -> Row:
     info = found if isinstance(found := e.get("info"), dict) else {}
     asked = next((info[k] for k in _QUESTIONS if isinstance(info.get(k), str)), info.get("prompt", e.get("text", "")))
     known = next((info[k] for k in _ANSWERS if isinstance(info.get(k), str | int | float)), "")
-    value = gold(e)
     reason = found.get("reason") if isinstance(found := e.get("gold"), dict) else ""
-    return {"asked": _text(asked), "said": _text(info.get("completion", "")), "known": _text(known), "gold": value,
-            "good": value is not None and value > 0.5, "finish": str(e.get("finish", "")), "reason": _text(reason or "")}
+    return {"asked": _text(asked), "said": _text(info.get("completion", "")), "known": _text(known), "gold": gold(e),
+            "finish": str(e.get("finish", "")), "reason": _text(reason or "")}
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,7 @@ def make(folder: Path, word: str = "word", most: float = 1.0, finished: bool = T
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(tomli_w.dumps(recipe(word)))
     made.write(folder / "environment.json", {"outdo": "0.1.0", "command": ["outdo", "run", word], "threads": 1})
-    gold = {"player": "gold", **row(most, most, "none", "heldout", "greedy")}
+    gold = {"player": "gold", **row(1.0, most, "none", "heldout", "greedy")}
     made.lines(folder / "players.jsonl", [gold])
     for name in SCORES:
         stage(folder / "stages" / name, name, word, most)
@@ -68,7 +68,7 @@ def row(share: float, most: float, opponent: str, split: str, decode: str) -> Ro
         ci = {k: [extra[k] - 0.05, extra[k] + 0.05] for k in ("pass@1", "pass@4", "pass@16")}
     right = round(N * share)
     return {"metric": "gold", "opponent": opponent, "split": split, "decode": decode, "value": most * share, "n": N,
-            "ci95": [max(0.0, most * (share - 0.08)), most * (share + 0.08)], "extra": extra, "extra_ci95": ci,
+            "ci95": [max(0.0, most * (share - 0.08)), min(most, most * (share + 0.08))], "extra": extra, "extra_ci95": ci,
             "items": [most] * right + [0.0] * (N - right)}
 
 
