@@ -154,13 +154,17 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def results(summary: dict[str, Any]) -> RenderableType:
-    """summary.json's players: one row per player and decoding, one column per opponent."""
+    """summary.json's players: one row per player and decoding, one column per opponent and further split; losses, forgetting."""
+    players = summary["players"]
     lost = [Text(_loss(row), no_wrap=True, overflow="ignore") for row in summary.get("losses", [])]
-    if not summary["players"]:
-        return Group(Text(f"{summary['recipe']}: done" + ("" if lost else "; nothing was measured"), no_wrap=True,
-                          overflow="ignore"), *lost)
-    return Group(_pivot([((p["name"], p["decode"]), p["extra"]["opponent"], p) for p in summary["players"]],
-                        f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}"), *lost)
+    read = [Text(f"{r['name']}: {forgotten(r)}", style="dim") for r in summary.get("forgetting", [])]
+    if not players:
+        said = f"{summary['recipe']}: done" + ("" if lost else "; nothing was measured")
+        return Group(Text(said, no_wrap=True, overflow="ignore"), *lost, *read)
+    main = players[0].get("split")
+    cells = [((p["name"], p["decode"]), _against(p["extra"]["opponent"]) if p.get("split") == main else p["split"], p)
+             for p in players]
+    return Group(_pivot(cells, f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}"), *lost, *read)
 
 
 def _loss(row: dict[str, Any]) -> str:
@@ -168,6 +172,14 @@ def _loss(row: dict[str, Any]) -> str:
     level, change = (f"{x['value']:{sign}.3f}" + ("" if x["ci95"] is None else f" ({x['ci95'][0]:.3f} to {x['ci95'][1]:.3f})")
                      for x, sign in ((row, ""), (row["change"], "+")))
     return f"{row['stage']}: loss {level} nats a token on {row['n']} held-out rows, {change} since its start"
+
+
+def forgotten(r: dict[str, Any]) -> str:
+    """A row of summary.json's forgetting in words: the loss on the corpus with 95 % interval, and its change since the start."""
+    said, change = f"{r['value']:.3f} nats a token on the corpus ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})", r["change"]
+    if change:
+        said += f", {change['value']:+.3f} ({change['ci95'][0]:+.3f} to {change['ci95'][1]:+.3f}) since the start"
+    return said
 
 
 def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
@@ -183,20 +195,24 @@ def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
 def measured(records: Sequence[dict[str, Any]]) -> RenderableType:
     """Records of `outdo.reopen.measurements`."""
     first = records[0]
-    cells = [(("model", r["decode"]), r["opponent"], r) for r in records]
+    cells = [(("model", r["decode"]), _against(r["opponent"]), r) for r in records]
     return _pivot(cells, f"{first['task']}: {first['checkpoint']}")
 
 
+def _against(opponent: str) -> str:
+    return "score" if opponent == "none" else f"vs {opponent}"
+
+
 def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: str) -> RenderableType:
-    opponents = list(dict.fromkeys(opponent for _, opponent, _ in cells))
+    columns = list(dict.fromkeys(column for _, column, _ in cells))
     sizes = sorted({c["n"] for _, _, c in cells})
     n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     table = Table()
-    for header in ("player", "decoding", *("score" if o == "none" else f"vs {o}" for o in opponents)):
+    for header in ("player", "decoding", *columns):
         table.add_column(header, justify="left" if header in ("player", "decoding") else "right")
     for row in dict.fromkeys(row for row, _, _ in cells):
-        found = {o: c for r, o, c in cells if r == row}
-        table.add_row(*row, *(_interval(found[o]) if o in found else "" for o in opponents))
+        found = {column: c for r, column, c in cells if r == row}
+        table.add_row(*row, *(_interval(found[c]) if c in found else "" for c in columns))
     # Beside the table, not in it: there they would wrap at its width.
     heading = Text(title, no_wrap=True, overflow="ignore")
     metric = {str(c.get("metric", "win")).split(" vs ")[0] for _, _, c in cells} or {"score"}

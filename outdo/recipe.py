@@ -157,11 +157,14 @@ class Evaluation(Table):
 
     prompts: int = Field(default=1000, ge=0)  # 0: nothing is measured
     split: str = "heldout"
+    also: tuple[str, ...] = ()  # further splits, tried by what the tree starts from and at the end of each stage: ["harder"]
     samples: int = Field(default=1, ge=1)  # answers per prompt when sampling; from 4 on with pass@4, from 16 on with pass@16
     points: int = Field(default=6, ge=1)  # along each stage, at equal shares of its budget; the last is its end
     opponents: tuple[str, ...] = ()  # at the end of each stage; empty: all that the task has
     players: tuple[str, ...] = ()  # reference players; empty: all that the task has
     rollouts_kept: int = Field(default=32, ge=0)  # trajectories written to rollouts.jsonl per evaluation and per kept step
+    corpus: str = ""  # text on which forgetting is measured, when those are: "builtin" or a UTF-8 file; empty: it is not
+    corpus_tokens: int = Field(default=4096, ge=2)  # how much of it is read
 
 
 class Recipe(Table):
@@ -323,9 +326,9 @@ def _make_absolute(data: dict[str, Any]) -> None:
     """What lies on this disk by its whole path, so that a run can be resumed from another folder."""
     stages = data.get("stage")
     stages = stages if isinstance(stages, dict) else {}
-    for table in [data, *stages.values(), data.get("model")]:
+    for table in [data, *stages.values(), data.get("model"), data.get("evaluation")]:
         for key, value in table.items() if isinstance(table, dict) else ():
-            if key in ("from", "tokenizer", "data"):
+            if key in ("from", "tokenizer", "data", "corpus"):
                 table[key] = value if value in stages else _absolute(value)
             elif key in ("task", "judge", "gold", "algorithm", "rollout"):
                 table[key] = _absolute_inside(value)

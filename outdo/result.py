@@ -57,7 +57,8 @@ class Result:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The last stage's evaluations.jsonl: before, along and after it, sampled and greedy, with every single result."""
+        """The last stage's evaluations.jsonl: before, along and after it, sampled and greedy, on all splits, with every single
+        result."""
         return list(files.read_lines(self.folder / "stages" / self.stage / "evaluations.jsonl"))
 
     @property

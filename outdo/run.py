@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo import environment, files, machine, plugins, randomness, trackers
 from outdo.compare.summary import summarise
 from outdo.errors import check
+from outdo.evaluation import forgetting
 from outdo.evaluation.measure import measure
 from outdo.judges.base import Judge
 from outdo.recipe import Imitation, Plugin, Pretrain, Recipe, Rejection, Rl, Sft, nearest, parse
@@ -104,6 +105,8 @@ def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None
     given = given or Given()
     state = Run(recipe, folder, task, tokenizer, judge, gold, dtype, heldout, [], show, given.rows, given.unseen, given.rollout)
     state.pairs, state.extra["win_id"] = judging_pairs(task, heldout)
+    state.further = {split: task.prompts(split, e.prompts, 0) for split in e.also}
+    state.corpus = corpus_of(recipe, task, tokenizer)
     return state
 
 
@@ -145,8 +148,10 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
                 render.preview(unseen.source(stage), tokenizer, sizes.max_position_embeddings, given=given.unseen)
     # The task knows its splits, and whether they have any prompts with these options.
     played = [s for s in recipe.stage.values() if not (isinstance(s, Imitation) and s.data is not None)]
-    for split in dict.fromkeys([*([e.split] if e.prompts else []), *(s.split for s in played)]):
+    for split in dict.fromkeys([*([e.split, *e.also] if e.prompts else []), *(s.split for s in played)]):
         task.prompts(split, 1, 0)
+    check(e.split not in e.also, f"evaluation.also = {list(e.also)}: {e.split!r} is measured already; leave it out")
+    corpus_of(recipe, task, tokenizer)
     return Checked(task, judge, gold, tokenizer)
 
 
@@ -184,6 +189,15 @@ def check_stage(recipe: Recipe, name: str, task: Task, rollout: RolloutFunc | No
 def _check_known(key: str, values: Sequence[str], known: Sequence[str], task: Task) -> None:
     for value in values:
         check(value in known, f"{key} = {value!r}: task {task.name} has no such name{nearest(value, list(known))}")
+
+
+def corpus_of(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase) -> forgetting.Corpus | None:
+    """The text on which forgetting is measured, cut to what every stage's model can read. Raises UserError."""
+    e = recipe.evaluation
+    if not e.corpus:
+        return None
+    context = min(skeleton(recipe, name, task).config.max_position_embeddings for name in recipe.stage)
+    return forgetting.load(e.corpus, e.corpus_tokens, tokenizer, context)
 
 
 def compute_dtype(recipe: Recipe) -> torch.dtype:

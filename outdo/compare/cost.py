@@ -72,8 +72,8 @@ class _Curves:
 
 
 def _once(b: _Curves, o: _Curves, seeds: NDArray[np.int64], items: NDArray[np.int64]) -> Ratio:
-    base = b.items[seeds][:, :, items].mean(axis=(0, 2))
-    other = o.items[seeds][:, :, items].mean(axis=(0, 2))
+    base = np.nanmean(b.items[seeds][:, :, items], axis=(0, 2))
+    other = np.nanmean(o.items[seeds][:, :, items], axis=(0, 2))
     score = float(base.max())
     base_budget = budget_to_reach(list(b.budgets[seeds].mean(0)), list(base), score)
     other_budget = budget_to_reach(list(o.budgets[seeds].mean(0)), list(other), score)

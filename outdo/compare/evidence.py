@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outdo import files
+from outdo.evaluation import loss
 from outdo.ledger import ledger
 from outdo.recipe import Recipe, Rejection, Rl, Sft
 
@@ -44,29 +45,62 @@ class Evidence:
         return list(dict.fromkeys(r["opponent"] for r in rows)) or ["none"]
 
     @cached_property
+    def shares(self) -> bool:
+        """Whether every score lies between 0 and 1, so that percent can be said."""
+        found = [x for seeds in self._evaluations.values() for rows in seeds for r in rows for x in r["items"] if x is not None]
+        return all(0.0 <= x <= 1.0 for x in found)
+
+    @cached_property
+    def counted(self) -> str:
+        """games, where a score is the share of them that is won; answers, where one is right or not; else scores."""
+        rows = [r for seeds in self._evaluations.values() for rows in seeds for r in rows]
+        if any(r.get("metric", "win") == "win" for r in rows):
+            return "games"
+        single = {x for r in rows if r["decode"] == "greedy" for x in r["items"] if x is not None}
+        return "answers" if single <= {0.0, 1.0} else "scores"
+
+    @cached_property
     def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:
-        return {name: [list(files.read_lines(f / "stages" / name / "evaluations.jsonl")) for f in self.folders]
-                for name in self.recipe.stage}
+        """Of the evaluation's own split."""
+        return {name: [rows.get(self.recipe.evaluation.split, []) for rows in seeds] for name, seeds in self._by_split.items()}
 
-    def final(self, stage: str, decode: str, opponent: str | None = None) -> Items | None:
-        """Per-item results at the end of a stage; None if a seed has not finished it."""
-        rows = self.final_rows(stage, decode, opponent)
-        return None if rows is None else np.array([_items(r) for r in rows])
+    @cached_property
+    def _by_split(self) -> dict[str, list[dict[str, list[dict[str, Any]]]]]:
+        return {name: [by_split(f / "stages" / name, self.recipe) for f in self.folders] for name in self.recipe.stage}
 
-    def final_rows(self, stage: str, decode: str, opponent: str | None = None) -> list[dict[str, Any]] | None:
+    def final(self, stage: str, decode: str, opponent: str | None = None, split: str | None = None) -> Items | None:
+        """Per-item results at the end of a stage; None if a seed has not finished it, or nothing of it could be scored.
+
+        split: a further one of the evaluation.
+        """
+        rows = self.final_rows(stage, decode, opponent, split)
+        return None if rows is None or any(r["value"] is None for r in rows) else items(rows)
+
+    def final_rows(self, stage: str, decode: str, opponent: str | None = None,
+                   split: str | None = None) -> list[dict[str, Any]] | None:
         """The evaluation rows at the end of a stage, one per seed."""
         wanted = opponent or self.opponents[0]
-        out = []
-        for rows in self._evaluations[stage]:
-            found = [r for r in rows if r["last"] and r["decode"] == decode and r["opponent"] == wanted]
-            if not found:
-                return None
-            out.append(found[-1])
-        return out
+        return self._rows(stage, split, lambda r: r["last"] and r["decode"] == decode and r["opponent"] == wanted)
+
+    def start_rows(self, decode: str, split: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Evaluation rows, one per seed, of the checkpoints that trees start from, by name, before any training."""
+        found = {start_name(self.recipe, name): self._rows(name, split, lambda r: r["point"] == 0 and r["decode"] == decode)
+                 for name in self.recipe.stage if start_name(self.recipe, name)}
+        return {name: rows for name, rows in found.items() if name and rows}
+
+    def _rows(self, stage: str, split: str | None, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]] | None:
+        found = [[r for r in seed.get(split or self.recipe.evaluation.split, []) if wanted(r)] for seed in self._by_split[stage]]
+        return [rows[-1] for rows in found] if all(found) else None
 
     def first_rows(self, stage: str, decode: str) -> list[dict[str, Any]]:
         """The evaluation rows before the stage's first step, one per seed."""
         return [next(r for r in rows if r["decode"] == decode) for rows in self._evaluations[stage]]
+
+    def read(self, stage: str, last: bool = True) -> list[dict[str, Any]] | None:
+        """How well a stage's model predicts the corpus at its end or (last False, roots only) its start: a row per seed."""
+        rows = [files.read_lines(f / "stages" / stage / "forgetting.jsonl") for f in self.folders]
+        wanted = [[r for r in seed if r["last"] == last] for seed in rows]
+        return [found[-1] for found in wanted] if all(wanted) else None
 
     def player(self, name: str, opponent: str | None = None) -> Items | None:
         """Per-item results of a reference player."""
@@ -86,7 +120,7 @@ class Evidence:
         trained = [e for e in events if e["what"] == "train" and not e.get("redone")]
         out = []
         for row in self._evaluations[stage][seed_index]:
-            if row["decode"] == decode and row["opponent"] == self.opponents[0]:
+            if row["decode"] == decode and row["opponent"] == self.opponents[0] and row["value"] is not None:
                 before = [e for e in trained if e["step"] < row["step"]]
                 out.append(Point(row["flops"], sum(e["wall_s"] for e in before), sum(e["judge_calls"] for e in before),
                                  _items(row)[None], row))
@@ -162,6 +196,26 @@ class Evidence:
     def _keep(self, name: str) -> str | None:
         stage = self.recipe.stage[name]
         return stage.keep if isinstance(stage, Sft) else None
+
+
+def items(rows: Sequence[dict[str, Any]]) -> Items:
+    """The per-item results of rows, one per seed."""
+    return np.array([_items(r) for r in rows])
+
+
+def by_split(folder: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """A stage's evaluation rows by split, in order, losses left out; rows of before there were splits are of its own."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in files.read_lines(folder / "evaluations.jsonl"):
+        if row["decode"] != loss.DECODE:
+            out.setdefault(row.get("split", recipe.evaluation.split), []).append(row)
+    return out
+
+
+def start_name(recipe: Recipe, stage: str) -> str | None:
+    """What a table calls the checkpoint that a root stage starts from; None for random weights and for other stages."""
+    source = recipe.stage[stage].source
+    return f"{Path(source).name} (start)" if source and recipe.parent(stage) is None else None
 
 
 def _items(row: dict[str, Any]) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from outdo import files
+from outdo.compare import forgetting
+from outdo.compare.evidence import Evidence, by_split, start_name
 from outdo.compare.verdicts import verdicts
 from outdo.evaluation import loss
 from outdo.ledger import ledger
@@ -21,6 +23,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "recipe": recipe.name,
         "seed": recipe.seed,
         "players": [*model_players(folder, recipe), *reference_players(folder, recipe)],
+        "forgetting": forgetting.rows(Evidence([folder], recipe)),
         "ledger": {name: ledger.summarise(ledger.read(folder / "stages" / name / "ledger.jsonl")) for name in recipe.stage},
         "losses": losses(folder, recipe),
         "verdicts": verdicts(folder, recipe),
@@ -28,14 +31,19 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def model_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """One row per finished stage, decoding and opponent."""
-    out = []
+    """One row per finished stage, split, decoding and opponent; then the same of the checkpoints that trees start from."""
+    stages, starts = list[dict[str, Any]](), dict[tuple[str, ...], dict[str, Any]]()
     for name in recipe.order():
-        for e in files.read_lines(folder / "stages" / name / "evaluations.jsonl"):
-            if e["last"] and e["decode"] != loss.DECODE:
+        start = start_name(recipe, name)
+        for split, rows in by_split(folder / "stages" / name, recipe).items():
+            for e in rows:
                 extra = {**e["extra"], "opponent": e["opponent"], "judging": e["judging"]}
-                out.append(_player(name, name, e["decode"], e, recipe.seed, extra))
-    return out
+                if e["last"]:
+                    stages.append(_player(name, name, e["decode"], e, recipe.seed, extra, split))
+                elif start and e["point"] == 0:
+                    begun = _player(start, None, e["decode"], e, recipe.seed, extra, split)
+                    starts[start, split, e["decode"], e["opponent"]] = begun
+    return [*stages, *starts.values()]
 
 
 def losses(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
@@ -51,11 +59,12 @@ def losses(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
 def reference_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The players that are not the model."""
     return [_player(e["player"], None, "sampled" if e["player"] == "random" else "greedy", e, recipe.seed,
-                    {**e["extra"], "opponent": e["opponent"]})
+                    {**e["extra"], "opponent": e["opponent"]}, recipe.evaluation.split)
             for e in files.read_lines(folder / "players.jsonl")]
 
 
-def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: int, extra: dict[str, Any]) -> dict[str, Any]:
+def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: int, extra: dict[str, Any],
+            split: str) -> dict[str, Any]:
     metric = f"{e.get('metric', 'win')} vs {e['opponent']}"
-    return {"name": name, "stage": stage, "decode": decode, "metric": metric, "value": e["value"], "ci95": e["ci95"],
-            "n": e["n"], "seeds": [seed], "extra": extra}
+    return {"name": name, "stage": stage, "decode": decode, "split": split, "metric": metric, "value": e["value"],
+            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra, "extra_ci95": e.get("extra_ci95", {})}

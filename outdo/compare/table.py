@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from outdo import files
-from outdo.compare.evidence import Evidence
+from outdo.compare import forgetting
+from outdo.compare.evidence import Evidence, Items, items
 from outdo.compare.verdicts import verdicts
+from outdo.compare.words import rate, score
 from outdo.errors import check
-from outdo.evaluation.stats import hierarchical_interval
+from outdo.evaluation.stats import hierarchical_interval, pass_at_k
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
@@ -41,8 +43,9 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def rows(e: Evidence) -> list[dict[str, Any]]:
-    """Players x opponents x decoding: {"name", "decode", "opponent", "value", "ci95", "n", "seeds", "spread", "extra"}."""
-    out = []
+    """Players x opponents x decoding: {"name", "decode", "opponent", "value", "ci95", "n", "seeds", "each", "extra", ...}."""
+    out = [_row(name, decode, e.opponents[0], found) for decode in ("greedy", "sampled")
+           for name, found in e.start_rows(decode).items()]
     for opponent in e.opponents:
         for stage in e.recipe.order():
             for decode in ("greedy", "sampled"):
@@ -92,15 +95,21 @@ def bill(e: Evidence) -> list[dict[str, Any]]:
 
 def markdown(e: Evidence) -> str:
     """The table, the bill and the verdicts as Markdown."""
-    seeds = ", ".join(str(_recipe(f).seed) for f in e.folders)
-    lines = [f"Seeds {seeds}; intervals are 95 %, over seeds and starts.", ""]
-    for opponent in e.opponents:
+    seeds, games = ", ".join(str(_recipe(f).seed) for f in e.folders), e.counted == "games"
+    lines = [f"Seeds {seeds}; intervals are 95 %, over seeds and {'starts' if games else 'questions'}.", ""]
+    for split in [] if games else [None, *e.recipe.evaluation.also]:
+        lines += [*answers(e, split), ""]
+    for opponent in e.opponents if games else []:
         lines += [f"**Against {opponent}** (share of games won)", "",
                   "| player | decoding | wins | 95 % interval | each seed | illegal | excess moves "
                   "| teacher's moves | tells wins |",
                   "|---|---|---|---|---|---|---|---|---|"]
         lines += [_line(r) for r in rows(e) if r["opponent"] == opponent]
         lines.append("")
+    if read := forgetting.rows(e):
+        lines += [f"**Forgetting** (nats per token on the corpus, {read[0]['n']} passages, {read[0]['tokens']:,} tokens)", "",
+                  "| player | nats | 95 % interval | since the start | 95 % interval |", "|---|---|---|---|---|"]
+        lines += [f"| {r['name']} | **{r['value']:.3f}** | {_range(r['ci95'])} | {_change(r['change'])} |" for r in read] + [""]
     lines += ["**The bill** (per seed, mean)", "",
               "| stage | TFLOP | of it decoding | update | tokens decoded | trained | discarded | seconds | peak memory |",
               "|---|---|---|---|---|---|---|---|---|"]
@@ -113,6 +122,46 @@ def markdown(e: Evidence) -> str:
     lines += ["", "**Verdicts**", ""]
     lines += [f"- *{v['claim']}*: **{v['verdict']}**. {v['text']}" for v in verdicts(e.folders, e.recipe)]
     return "\n".join(lines) + "\n"
+
+
+def answers(e: Evidence, split: str | None) -> list[str]:
+    """A table of how the questions of a split (None: the evaluation's own) are answered: greedy, sampled, best of k samples."""
+    samples, title = e.recipe.evaluation.samples, {"answers": "share right", "scores": "mean score"}[e.counted]
+    ks = [k for k in (4, 16, 64, 256) if k <= samples and e.counted == "answers"]
+    first = (e.final_rows(n, "greedy", split=split) for n in e.recipe.order())
+    n = next((len(rows[0]["items"]) for rows in first if rows), 0)
+    heads = ["greedy", "pass@1, sampled" if ks else "sampled", *(f"pass@{k}" for k in ks)]
+    lines = [f"**{split or e.recipe.evaluation.split}** ({title}, {n} questions, {samples} samples of each)", "",
+             f"| player | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    sampled = {**e.start_rows("sampled", split), **{n: e.final_rows(n, "sampled", split=split) for n in e.recipe.order()}}
+    greedy = {**e.start_rows("greedy", split), **{n: e.final_rows(n, "greedy", split=split) for n in e.recipe.order()}}
+    for name in sampled:
+        found, best = sampled[name], greedy[name]
+        if found and best:
+            cells = [_each(e, items(best)), _each(e, items(found)), *(_each(e, _pass_at(items(found), samples, k)) for k in ks)]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _each(e: Evidence, x: Items) -> str:
+    """Mean and interval; with several seeds also what each of them had."""
+    each = " / ".join(score(e, float(np.nanmean(seed))) for seed in x) if len(x) > 1 else ""
+    return f"{rate(e, x)}{f' ({each})' * bool(each)}"
+
+
+def _pass_at(means_SN: Items, samples: int, k: int) -> Items:
+    """pass@k of questions of which the share `means` of the samples is right."""
+    right = np.rint(means_SN * samples)
+    scores = (np.arange(samples) < right[..., None]).astype(np.float64)
+    return np.where(np.isnan(means_SN), np.nan, pass_at_k(scores.reshape(-1, samples), k).reshape(means_SN.shape))
+
+
+def _range(ci95: Sequence[float]) -> str:
+    return f"{ci95[0]:.3f} to {ci95[1]:.3f}"
+
+
+def _change(change: dict[str, Any] | None) -> str:
+    return "- | -" if change is None else f"{change['value']:+.3f} | {change['ci95'][0]:+.3f} to {change['ci95'][1]:+.3f}"
 
 
 def _line(r: dict[str, Any]) -> str:

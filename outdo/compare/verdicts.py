@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from outdo.compare import cost
+from outdo.compare.beyond import forgets_less, further_splits
 from outdo.compare.evidence import Evidence, Items
-from outdo.evaluation.stats import Difference, hierarchical_interval, paired_difference
+from outdo.compare.words import Verdict, diff, gets, make, percent, points, rate, score, size
+from outdo.evaluation.stats import paired_difference
 from outdo.recipe import Recipe
 
-Verdict = dict[str, Any]
 MARGIN = 0.05  # "within a few points": half the width that a business would notice
 CONTROL_MARGIN = 0.03
+GOLD = "gold"  # the player that writes the right answers: nobody beats it
 
 
 def verdicts(folders: Path | Sequence[Path], recipe: Recipe) -> list[Verdict]:
@@ -32,34 +34,6 @@ def verdicts(folders: Path | Sequence[Path], recipe: Recipe) -> list[Verdict]:
     return out
 
 
-def percent(x: float) -> str:
-    return f"{100 * x:.1f} %"
-
-
-def points(d: Difference) -> str:
-    """`+12.3 points [10.1, 14.5]`"""
-    return f"{100 * d.value:+.1f} points [{100 * d.ci95[0]:+.1f}, {100 * d.ci95[1]:+.1f}]"
-
-
-def rate(items: Items) -> str:
-    """`87.2 % [85.0, 89.1]`"""
-    low, high = hierarchical_interval(items)
-    return f"{percent(float(np.nanmean(items)))} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def size(e: Evidence, d: Difference) -> str:
-    seeds = f"{d.seeds} training seeds" if d.seeds > 1 else "one training seed, so other seeds may differ"
-    return f"n = {d.n} held-out starts, paired; {seeds}"
-
-
-def make(id: str, claim: str, verdict: str, text: str, **evidence: Any) -> Verdict:
-    return {"id": id, "claim": claim, "verdict": verdict, "text": text, "evidence": evidence}
-
-
-def diff(d: Difference) -> dict[str, Any]:
-    return {"value": d.value, "ci95": list(d.ci95), "n": d.n, "seeds": d.seeds}
-
-
 def compare(e: Evidence, id: str, claim: str, a: str, b: str, b_items: Items | None, decode: str = "greedy",
             b_name: str | None = None) -> Iterator[Verdict]:
     """Claim: stage a scores higher than b."""
@@ -68,19 +42,19 @@ def compare(e: Evidence, id: str, claim: str, a: str, b: str, b_items: Items | N
         return
     d = paired_difference(ours, b_items)
     verdict = {"higher": "supported", "lower": "contradicted"}.get(d.verdict, d.verdict)
-    text = (f"{a} ({decode}) wins {rate(ours)} against {e.opponents[0]}, {b_name or b} {rate(b_items)}: "
-            f"{points(d)} ({size(e, d)}).")
+    against = f" against {e.opponents[0]}" if e.counted == "games" else ""
+    text = (f"{a} ({decode}) {gets(e, rate(e, ours))}{against}, {b_name or b} {rate(e, b_items)}: {points(e, d)} ({size(e, d)}).")
     yield make(id, claim, verdict, text, difference=diff(d), a=a, b=b, decode=decode)
 
 
 def beats_teacher(e: Evidence) -> Iterator[Verdict]:
-    if e.rl and e.teacher:
+    if e.rl and e.teacher and e.teacher != GOLD:
         yield from compare(e, "beats_teacher", "Reinforcement beats the teacher that imitation learned from",
                            e.rl, e.teacher, e.player(e.teacher), b_name="its teacher")
 
 
 def imitation_ceiling(e: Evidence) -> Iterator[Verdict]:
-    if not e.teacher or not e.trunk:
+    if not e.teacher or e.teacher == GOLD or not e.trunk:
         return
     teacher = e.player(e.teacher)
     candidates = [(n, decode, e.final(n, decode)) for n in [e.trunk, *filter(None, [e.more_imitation])]
@@ -92,15 +66,17 @@ def imitation_ceiling(e: Evidence) -> Iterator[Verdict]:
     d = paired_difference(best, teacher)
     low, high = d.ci95
     verdict = "supported" if high <= MARGIN else "contradicted" if low > 0 else "not distinguishable"
-    text = (f"The best imitation of all the teacher's games, {name} ({decode}), wins {rate(best)}; the teacher {rate(teacher)}: "
-            f"{points(d)} ({size(e, d)}). Supported means: at most {100 * MARGIN:.0f} points above the teacher.")
+    text = (f"The best imitation of all the teacher's games, {name} ({decode}), wins {rate(e, best)}; the teacher "
+            f"{rate(e, teacher)}: {points(e, d)} ({size(e, d)}). Supported means: at most "
+            f"{100 * MARGIN:.0f} points above the teacher.")
     yield make("imitation_ceiling", "Imitation ends at or below its teacher", verdict, text, difference=diff(d), stage=name)
 
 
 def equal_budget(e: Evidence) -> Iterator[Verdict]:
     """RL against every other arm from the same start, at equal FLOPs."""
     claims = {"rl_vs_imitation": (e.more_imitation, "At equal FLOPs reinforcement beats more imitation"),
-              "rl_vs_rejection": (e.rejection, "At equal FLOPs reinforcement beats imitating its own wins (rejection)")}
+              "rl_vs_rejection": (e.rejection, "At equal FLOPs reinforcement beats imitating its own "
+                                        f"{'wins' if e.counted == 'games' else 'best answers'} (rejection)")}
     for id, (other, claim) in claims.items():
         if e.rl and other:
             for decode in ("greedy", "sampled"):
@@ -122,7 +98,8 @@ def copies_or_wins(e: Evidence) -> Iterator[Verdict]:
     d = paired_difference(np.array([r["items"] for r in after], float), np.array([r["items"] for r in before], float))
     verdict = "supported" if a1 < a0 and d.verdict == "higher" else "contradicted" if a1 > a0 else d.verdict
     text = (f"From {e.trunk} to {e.rl} (greedy) the share of moves that are the teacher's goes from {percent(a0)} to "
-            f"{percent(a1)} while the score changes by {points(d)} ({size(e, d)}). Agreement is a mean over games, no interval.")
+            f"{percent(a1)} while the score changes by {points(e, d)} ({size(e, d)}). Agreement is a mean over games, no "
+            "interval.")
     yield make("copies_or_wins", "Imitation copies moves, reinforcement learns to win", verdict, text,
                agreement_before=a0, agreement_after=a1, difference=diff(d))
 
@@ -139,7 +116,7 @@ def unseen_opponents(e: Evidence) -> Iterator[Verdict]:
         d = paired_difference(ours, start)
         found.append((opponent, d, ours))
         worst = worst if d.verdict == "higher" else "contradicted" if d.verdict == "lower" else "not distinguishable"
-    said = "; ".join(f"{o}: {rate(x)}, {points(d)}" for o, d, x in found)
+    said = "; ".join(f"{o}: {rate(e, x)}, {points(e, d)}" for o, d, x in found)
     text = (f"Against opponents never trained on, {e.rl} (greedy) compared with its start {e.trunk}: {said} "
             f"({size(e, found[0][1])}).")
     yield make("unseen_opponents", "The gain holds against opponents that training never met", worst, text,
@@ -177,11 +154,15 @@ def sparse_signal(e: Evidence) -> Iterator[Verdict]:
         return
     p, silent = (float(np.mean([m[k] for m in first])) for k in ("reward", "zero_variance_groups"))
     silent_end = float(np.mean([m["zero_variance_groups"] for m in last]))
+    if not 0.0 <= p <= 1.0:
+        return
     bits = 0.0 if p in (0.0, 1.0) else float(-p * np.log2(p) - (1 - p) * np.log2(1 - p))
     tokens = float(np.mean([m["tokens_per_episode"] for m in first]))
-    text = (f"At the start of {e.rl} a game's result carries at most {bits:.2f} bits (training games won: {percent(p)}) for "
-            f"{tokens:.0f} sampled tokens, and {percent(silent)} of the groups taught nothing because all their games ended "
-            f"alike ({percent(silent_end)} at the end). Imitation is told every one of those tokens.")
+    what = f"a game's result carries at most {bits:.2f} bits (training games won: {percent(p)})"
+    if e.counted != "games":
+        what = f"an answer's score carries at most {bits:.2f} bits (mean in training: {percent(p)})"
+    text = (f"At the start of {e.rl} {what} for {tokens:.0f} sampled tokens, and {percent(silent)} of the groups taught nothing "
+            f"because all in them ended alike ({percent(silent_end)} at the end). Imitation is told every one of those tokens.")
     yield make("sparse_signal", "Imitation's signal is dense, reinforcement's is sparse",
                "supported" if bits <= 1.0 < tokens else "contradicted", text, bits_per_episode=bits,
                tokens_per_episode=tokens, zero_variance_start=silent, zero_variance_end=silent_end)
@@ -189,7 +170,7 @@ def sparse_signal(e: Evidence) -> Iterator[Verdict]:
 
 def cost_ratio(e: Evidence) -> Iterator[Verdict]:
     """RL / SFT to the same score. Never a number where a curve did not get there."""
-    if not e.rl or not e.more_imitation:
+    if not e.rl or not e.more_imitation or e.final(e.rl, "sampled") is None or e.final(e.more_imitation, "sampled") is None:
         return
     seeds = range(len(e.folders))
     evidence: dict[str, Any] = {}
@@ -204,7 +185,7 @@ def cost_ratio(e: Evidence) -> Iterator[Verdict]:
                       [e.curve(e.more_imitation, "sampled", s) for s in seeds], "flops")
     evidence["reverse"] = {"score": back.score, "reinforcement": back.base_budget, "imitation": back.other_budget}
     if back.other_budget is None:
-        said.append(f"{e.more_imitation} never reached {e.rl}'s best ({percent(back.score)}) within the same budget, so the "
+        said.append(f"{e.more_imitation} never reached {e.rl}'s best ({score(e, back.score)}) within the same budget, so the "
                     "ratio in that direction has no upper end.")
     numbers = [evidence[a]["ratio"] for a in cost.AXES]
     yield make("cost_ratio", "Reinforcement costs a multiple of imitation for the same score",
@@ -214,7 +195,7 @@ def cost_ratio(e: Evidence) -> Iterator[Verdict]:
 
 def _ratio_text(e: Evidence, axis: str, r: cost.Ratio) -> str:
     unit: Callable[[float], str] = (lambda x: f"{x:.2g} FLOPs") if axis == "flops" else (lambda x: f"{x:.0f} s")
-    goal = f"{e.more_imitation}'s best sampled score, {percent(r.score)}"
+    goal = f"{e.more_imitation}'s best sampled score, {score(e, r.score)}"
     if not r.base_budget:
         return f"In {axis}: {goal}, was its starting point, so there is nothing to divide by."
     if r.other_budget is None:
@@ -235,8 +216,8 @@ def controls(e: Evidence) -> Iterator[Verdict]:
             continue
         d = paired_difference(end, start)
         verdict = "supported" if d.ci95[1] < CONTROL_MARGIN else "contradicted" if d.ci95[0] > 0 else "not distinguishable"
-        text = (f"{name} (a coin flip as reward) ends {points(d)} from its start, sampled ({size(e, d)}). Supported means: the "
-                f"interval stays below +{100 * CONTROL_MARGIN:.0f} points.")
+        text = (f"{name} (a coin flip as reward) ends {points(e, d)} from its start, sampled ({size(e, d)}). Supported means: "
+                f"the interval stays below +{100 * CONTROL_MARGIN:.0f} points.")
         yield make(f"control_{name}", "The judge's signal does it, not the pipeline: a random reward teaches nothing",
                    verdict, text, difference=diff(d))
 
@@ -254,7 +235,7 @@ def proxies(e: Evidence) -> Iterator[Verdict]:
         ends = {k: float(np.mean([r["extra"][k] or 0.0 for r in after])) for k in after[0]["extra"]
                 if k in ("illegal", "stalemate", "material", "repetition", "move_limit")}
         most = max(ends, key=lambda k: ends[k]) if ends else ""
-        text = (f"{name}: the reward goes from {r0:.3f} to {r1:.3f}, the true score changes by {points(d)} ({size(e, d)}). "
+        text = (f"{name}: the reward goes from {r0:.3f} to {r1:.3f}, the true score changes by {points(e, d)} ({size(e, d)}). "
                 + (f"Its games now end most often by {most.replace('_', ' ')} ({percent(ends[most])})." if ends else ""))
         yield make(f"proxy_{name}", "Reinforcement optimises exactly what is measured: a plausible reward is gamed", verdict,
                    text, reward_before=r0, reward_after=r1, gold=diff(d), endings=ends)
@@ -262,14 +243,34 @@ def proxies(e: Evidence) -> Iterator[Verdict]:
 
 def needs_imitation(e: Evidence) -> Iterator[Verdict]:
     """What is left when nothing ever wins?"""
-    for name in e.rl_without_imitation:
+    for name in e.rl_without_imitation if e.rl else ():
         yield from compare(e, f"needs_imitation_{name}", f"Reinforcement needs imitation first: {name} ends below {e.rl}",
                            e.rl or name, name, e.final(name, "greedy"))
 
 
+def known_answers(e: Evidence) -> Iterator[Verdict]:
+    """The business rules where the right answers are known."""
+    if e.teacher != GOLD or not e.rl or not e.more_imitation:
+        return
+    ours, theirs = e.final(e.more_imitation, "greedy"), e.final(e.rl, "greedy")
+    if ours is None or theirs is None:
+        return
+    d = paired_difference(ours, theirs)
+    yield make("rule_known_best", "Best behaviour known, training must be cheap: SFT wins",
+               {"higher": "supported", "lower": "contradicted"}.get(d.verdict, d.verdict),
+               f"This is the rule that the task falls under: the right answers are known. At equal FLOPs {e.more_imitation}, "
+               f"which imitates them, {gets(e, rate(e, ours))}, {e.rl} {rate(e, theirs)} (greedy): {points(e, d)} "
+               f"({size(e, d)}).",
+               difference=diff(d))
+    yield make("rule_unknown_best", "Best behaviour unknown, but it can be judged: RL wins", "not measurable here",
+               "Does not apply: the right answers are known.")
+    yield make("rule_preferences", "No rule can be written, people can only prefer: RLHF", "not measurable here",
+               "Does not apply: a program says which answers are right; no preferences were collected.")
+
+
 def rules(e: Evidence) -> Iterator[Verdict]:
-    """The four business rules, and what this run says of each."""
-    teacher = e.player(e.teacher) if e.teacher else None
+    """The four business rules, and what this run says of each, where the teacher can be outdone."""
+    teacher = e.player(e.teacher) if e.teacher and e.teacher != GOLD else None
     score = e.final(e.rl, "greedy") if e.rl else None
     imitation = e.final(e.more_imitation or e.trunk or "", "greedy") if e.trunk else None
     if teacher is None or score is None or imitation is None:
@@ -292,4 +293,4 @@ def rules(e: Evidence) -> Iterator[Verdict]:
 
 
 CLAIMS = (beats_teacher, imitation_ceiling, equal_budget, copies_or_wins, unseen_opponents, judging_gap, cost_ratio, controls,
-          proxies, needs_imitation, sparse_signal, rules)
+          proxies, needs_imitation, further_splits, forgets_less, sparse_signal, rules, known_answers)

@@ -38,6 +38,7 @@ class Measurement:
     items: np.ndarray  # [n] the headline per prompt, NaN where it could not be measured
     answers: np.ndarray  # the headline per trajectory
     extra: dict[str, float | None]  # means of the task's other metrics, None where undefined everywhere
+    extra_ci95: dict[str, tuple[float, float]]  # of those among them that are scores: pass@k
     trajectories: list[Trajectory]
     usage: Usage
 
@@ -45,7 +46,8 @@ class Measurement:
         """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
         value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
         items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
-        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "extra": self.extra, "items": items}
+        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "extra": self.extra,
+                "extra_ci95": self.extra_ci95, "items": items}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
@@ -62,15 +64,13 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
         usage += Usage(judge_calls=len(trajectories))
     answers_PK = np.asarray(columns[task.headline], np.float64).reshape(len(prompts), -1)
     items = _row_means(answers_PK)
-    known = items[~np.isnan(items)]
-    value, low, high, n = mean_interval(items)
-    if np.isin(known, (0.0, 1.0)).all():
-        low, high = wilson(float(known.sum()), len(known))
+    value, low, high, n = _interval(items)
     extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
     K = answers_PK.shape[1]
-    if K > 1:
-        extra |= {f"pass@{k}": _mean(pass_at_k(answers_PK, k)) for k in (1, 4, 16, 64, 256) if k <= K}
-    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, trajectories, usage)
+    solved = {f"pass@{k}": pass_at_k(answers_PK, k) for k in (1, 4, 16, 64, 256) if 1 < K >= k}
+    extra |= {name: _mean(x) for name, x in solved.items()}
+    intervals = {name: ci95 for name, x in solved.items() if np.isfinite(ci95 := _interval(x)[1:3]).all()}
+    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, intervals, trajectories, usage)
 
 
 def _row_means(values_PK: np.ndarray) -> np.ndarray:
@@ -78,6 +78,14 @@ def _row_means(values_PK: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values_PK)
     sums, counts = np.where(known, values_PK, 0.0).sum(1), known.sum(1)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _interval(items: np.ndarray) -> tuple[float, float, float, int]:
+    """As `mean_interval`, but Wilson's interval for zeros and ones."""
+    value, low, high, n = mean_interval(items)
+    if np.isin(items[~np.isnan(items)], (0.0, 1.0)).all():
+        low, high = wilson(value * n if n else 0.0, n)
+    return value, low, high, n
 
 
 def _mean(values: np.ndarray) -> float | None:

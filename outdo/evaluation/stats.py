@@ -63,10 +63,12 @@ class Difference:
 def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> Difference:
     """Hierarchical bootstrap of mean(a - b): seeds are drawn, then items (the same items in every seed).
 
+    Items that are NaN (unscored) in any seed are left out.
     a, b: [seeds, items] or [items]; rows of one seed broadcast against many (a reference player has no training seed).
     """
     a, b = np.atleast_2d(np.asarray(a_SN, np.float64)), np.atleast_2d(np.asarray(b_SN, np.float64))
     d: NDArray[np.float64] = a - b
+    d = d[:, ~np.isnan(d).any(0)]
     S, N = d.shape
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
@@ -78,8 +80,10 @@ def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed:
 
 
 def hierarchical_interval(values_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean over seeds and items; Wilson's for one seed of zeros and ones."""
+    """95 % interval of the mean over seeds and items; Wilson's over items for one seed of zeros and ones, or where all are
+    the same: a bootstrap of nothing but zeros would be sure of zero."""
     x = np.atleast_2d(np.asarray(values_SN, np.float64))
-    if x.shape[0] == 1 and np.isin(x, (0.0, 1.0)).all():
-        return wilson(float(x.sum()), x.shape[1])
+    x = x[:, ~np.isnan(x).any(0)]
+    if np.isin(x, (0.0, 1.0)).all() and (len(x) == 1 or x.min() == x.max()):
+        return wilson(float(x[0].sum()), x.shape[1])
     return paired_difference(x, np.zeros_like(x), draws, seed).ci95

@@ -10,24 +10,25 @@ from outdo.report.data import Row, RunData, Stage, flops
 from outdo.report.format import number, pair
 
 AXES = ("flops", "seconds", "calls")
+GOLD = "gold"  # the player that writes the right answers
 INK = 10  # palette index of what is no stage: the gold score, the teacher
 Spec = dict[str, Any]
 _MOST_POINTS = 80  # of one line among the small multiples; neighbours are averaged into bins
 
 # metric in metrics.jsonl -> title, how to read it, number format
 ROLLOUT_METRICS = {
-    "reward": ("Reward", "mean score that the stage's own judge gave to the games sampled for training", "plain"),
-    "entropy": ("Entropy", "how undecided the model still is, in nats per sampled token; near 0 it plays one line only",
+    "reward": ("Reward", "mean score that the stage's own judge gave to what was sampled for training", "plain"),
+    "entropy": ("Entropy", "how undecided the model still is, in nats per sampled token; near 0 it always does the same",
                 "plain"),
-    "zero_variance_groups": ("Groups that teach nothing", "share of groups whose games all scored the same", "percent"),
+    "zero_variance_groups": ("Groups that teach nothing", "share of groups whose samples all scored the same", "percent"),
     "clip_fraction": ("Clipped tokens", "share of tokens whose update was cut off as too far from the sampling policy",
                       "percent"),
     "logprob_gap": ("Sampler-trainer gap", "mean |log-probability difference| at each step's first update, in nats; 0: "
                     "exactly on-policy", "plain"),
     "kl": ("Step size (KL)", "how far a step moved the policy from the one that sampled, in nats per token", "plain"),
-    "kept": ("Wins kept", "games per step that rejection imitated", "plain"),
-    "tokens_per_episode": ("Length of play", "tokens sampled per game", "plain"),
-    "unscored": ("Unscored", "games per step that the judge could not score; they train nothing", "plain"),
+    "kept": ("Samples kept", "samples per step that rejection imitated", "plain"),
+    "tokens_per_episode": ("Length", "tokens sampled per episode", "plain"),
+    "unscored": ("Unscored", "samples per step that the judge could not score; they train nothing", "plain"),
     "grad_norm": ("Gradient norm", "before clipping", "plain"),
 }
 IMITATION_METRICS = {
@@ -78,7 +79,7 @@ def learning(run: RunData) -> Spec:
             series.append(_line(name, stage.colour, decode, points, trunk=name in shared, arm=name in run.recipe.arms(),
                                 hidden=proxy(run, stage)))
     branch = _end(run, start, shared[-1]) if shared else dict.fromkeys(AXES, 0.0)
-    return _chart("curves", series, y="percent", ylabel=f"{run.metric} vs {run.opponent}", lines=_teacher(run),
+    return _chart("curves", series, y="percent" if run.shares else "plain", ylabel=_against(run, run.metric), lines=_teacher(run),
                   axes=True, branch=branch, branch_name=shared[-1] if shared else None)
 
 
@@ -93,7 +94,7 @@ def rewards(run: RunData, stage: Stage, id: str) -> Spec:
                       if (y := number(e["extra"].get(what))) is not None]
             series.append(_line(what, colour, decode, points))
     bounded = all(0.0 <= p["y"] <= 1.0 for s in series for p in s["points"])
-    return _chart(id, series, y="percent" if bounded else "plain", ylabel=f"score vs {run.opponent}",
+    return _chart(id, series, y="percent" if bounded else "plain", ylabel=_against(run, "score"),
                   xlabel=f"FLOPs spent in {stage.name}")
 
 
@@ -131,8 +132,14 @@ def _point(stage: Stage, e: Row, start: dict[str, float]) -> Row:
             "n": number(e.get("n"))}
 
 
+def _against(run: RunData, metric: str) -> str:
+    return metric if run.opponent == "none" else f"{metric} vs {run.opponent}"
+
+
 def _teacher(run: RunData) -> list[Row]:
-    """The teacher's line against the first opponent, if it has been measured."""
+    """The teacher's line against the first opponent, if it has been measured; the right answers need none."""
+    if run.teacher == GOLD:
+        return []
     label = "the teacher" if run.teacher == "teacher" else f"{run.teacher}, the teacher"
     for p in run.players:
         if p["stage"] is None and p["name"] == run.teacher and p["extra"].get("opponent") == run.opponent:

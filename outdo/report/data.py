@@ -16,11 +16,12 @@ from outdo.errors import UserError, check
 from outdo.recipe import Plugin, Recipe, Sft
 from outdo.recipe import load as load_recipe
 from outdo.report.format import number, pair
+from outdo.report.words import ANSWERS, GAMES, SCORES, Words
 
 Row = dict[str, Any]
 FLOPS = ("prefill", "decode", "judge", "reference", "update")
 COLOURS = 10  # style.css has --c0 .. --c9; further stages take them again, told apart by dash and marker
-_PLAYER = ("name", "stage", "decode", "metric", "value", "ci95", "n", "seeds")
+_PLAYER = ("name", "stage", "decode", "split", "metric", "value", "ci95", "n", "seeds")
 _FIRST_OF_KIND = {"sft": 1, "rl": 2, "rejection": 3}
 
 
@@ -37,8 +38,10 @@ class Stage:
     spent: float | None
     metrics: list[Row]
     events: list[Row]
-    evaluations: list[Row]
+    evaluations: list[Row]  # on the evaluation's own split
     losses: list[Row]  # evaluations on held-out rows of data
+    further: list[Row]  # on the splits of `evaluation.also`
+    read: list[Row]  # forgetting
     episodes: list[Row]  # kept from the last evaluation; what was sampled for training is left out
 
     @property
@@ -60,7 +63,9 @@ class RunData:
     recipe_text: str
     environment: Row
     finished: bool
-    players: list[Row]
+    players: list[Row]  # on the evaluation's own split
+    further: list[Row]  # the same on the splits of `evaluation.also`
+    forgetting: list[Row]
     ledger: dict[str, Row]
     verdicts: list[Row]
     stages: dict[str, Stage]
@@ -77,10 +82,24 @@ class RunData:
         return next((s.player for s in self.recipe.stage.values() if isinstance(s, Sft)), "teacher")
 
     @property
+    def shares(self) -> bool:
+        """Whether all scores lie between 0 and 1, so that percent can be said."""
+        rows = [*self.players, *self.further, *(e for s in self.stages.values() for e in [*s.evaluations, *s.further])]
+        return all(0.0 <= x <= 1.0 for e in rows if (x := number(e.get("value"))) is not None)
+
+    @property
+    def words(self) -> Words:
+        """What the page calls what the model does, by the metric."""
+        name = str(self.players[0].get("metric", "score")).split(" vs ")[0] if self.players else "win"
+        rows = [e for s in self.stages.values() for e in s.evaluations if e.get("decode") == "greedy"]
+        single = {x for e in rows for x in (e["items"] if isinstance(e.get("items"), list) else ()) if x is not None}
+        return GAMES if name == "win" else ANSWERS if self.shares and single <= {0, 1} else SCORES
+
+    @property
     def metric(self) -> str:
         """What a player's value measures, in words."""
         name = str(self.players[0].get("metric", "score")).split(" vs ")[0] if self.players else "score"
-        return "games won" if name == "win" else name
+        return self.words.metric if name in ("win", "gold") else name
 
 
 def read(folder: Path) -> RunData:
@@ -92,7 +111,8 @@ def read(folder: Path) -> RunData:
     colours = stage_colours(recipe)
     stages = {name: _stage(folder, recipe, name, colours[name]) for name in recipe.order()}
     summary = _json(folder / "summary.json")
-    players = _rows(summary.get("players")) or _players(folder, recipe, stages)
+    players = [_checked(p) for p in _rows(summary.get("players")) or _players(folder, recipe, stages)]
+    main = recipe.evaluation.split
     ledger = _dict(summary.get("ledger")) or {name: _bill(stage) for name, stage in stages.items()}
     return RunData(
         folder=folder,
@@ -100,7 +120,9 @@ def read(folder: Path) -> RunData:
         recipe_text=recipe_file.read_text(),
         environment=_json(folder / "environment.json"),
         finished=bool(summary) and all(s.done for s in stages.values()),
-        players=[_checked(p) for p in players],
+        players=[p for p in players if p["split"] in (None, main)],
+        further=[p for p in players if p["split"] not in (None, main)],
+        forgetting=[_forgotten(r) for r in _rows(summary.get("forgetting")) or _forgetting(stages)],
         ledger={name: entry for name, entry in ledger.items() if isinstance(entry, dict)},
         verdicts=_rows(summary.get("verdicts")),
         stages=stages,
@@ -128,10 +150,12 @@ def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
     config, at = recipe.stage[name], folder / "stages" / name
     judge = None if config.kind in ("pretrain", "sft") else (getattr(config, "judge", None) or recipe.judge)
     episodes = [e for e in _lines(at / "rollouts.jsonl") if str(e.get("source", "")).startswith("evaluate/")]
-    measured = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")]
-    evaluations, losses = ([e for e in measured if (e.get("decode") == "loss") == by_rows] for by_rows in (False, True))
+    rows, main = [{**e, "extra": _dict(e.get("extra"))} for e in _lines(at / "evaluations.jsonl")], recipe.evaluation.split
+    measured, losses = ([e for e in rows if (e.get("decode") == "loss") == by_rows] for by_rows in (False, True))
+    evaluations, further = ([e for e in measured if (e.get("split", main) == main) == own] for own in (True, False))
     out = Stage(name, config.kind, recipe.parent(name), judge, colour, (at / "done.json").is_file(), None,
-                list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, losses, episodes)
+                list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, losses, further,
+                list(_lines(at / "forgetting.jsonl")), episodes)
     return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
 
 
@@ -144,12 +168,12 @@ def _spent(recipe: Recipe, stage: Stage) -> float | None:
 
 
 def _players(folder: Path, recipe: Recipe, stages: dict[str, Stage]) -> list[Row]:
-    """summary.json's rows for a run that has none yet: the newest evaluation of each stage, decoding and opponent."""
+    """summary.json's rows for a run that has none yet: the newest evaluation of each stage, split, decoding and opponent."""
     out: list[Row] = []
     for stage in stages.values():
-        newest: dict[tuple[str, str], Row] = {}
-        for e in stage.evaluations:
-            newest[str(e.get("decode")), str(e.get("opponent"))] = e
+        newest: dict[tuple[str, ...], Row] = {}
+        for e in [*stage.evaluations, *stage.further]:
+            newest[str(e.get("split")), str(e.get("decode")), str(e.get("opponent"))] = e
         for e in newest.values():
             out.append(_player(stage.name, stage.name, str(e.get("decode")), e, recipe.seed, e.get("judging")))
     for e in _lines(folder / "players.jsonl"):
@@ -160,14 +184,36 @@ def _players(folder: Path, recipe: Recipe, stages: dict[str, Stage]) -> list[Row
 
 def _player(name: str, stage: str | None, decode: str, e: Row, seed: int, judging: Any) -> Row:
     extra = {**_dict(e.get("extra")), "opponent": e.get("opponent"), "judging": judging}
-    return {"name": name, "stage": stage, "decode": decode, "metric": f"{e.get('metric', 'win')} vs {e.get('opponent')}",
-            "value": e.get("value"), "ci95": e.get("ci95"), "n": e.get("n"), "seeds": [seed], "extra": extra}
+    return {"name": name, "stage": stage, "decode": decode, "split": e.get("split"), "extra_ci95": e.get("extra_ci95"),
+            "metric": f"{e.get('metric', 'win')} vs {e.get('opponent')}", "value": e.get("value"),
+            "ci95": e.get("ci95"), "n": e.get("n"), "seeds": [seed], "extra": extra}
 
 
 def _checked(player: Row) -> Row:
     """A player's row with every key there, and None for numbers that are none."""
     numbers = {"value": number(player.get("value")), "ci95": pair(player.get("ci95")), "n": number(player.get("n"))}
-    return {**dict.fromkeys(_PLAYER), **player, **numbers, "extra": _dict(player.get("extra"))}
+    split = None if player.get("split") is None else str(player["split"])
+    return {**dict.fromkeys(_PLAYER), **player, **numbers, "split": split, "extra": _dict(player.get("extra")),
+            "extra_ci95": _dict(player.get("extra_ci95"))}
+
+
+def _forgetting(stages: dict[str, Stage]) -> list[Row]:
+    """summary.json's rows for a run that has none yet; changes are not worked out."""
+    out = []
+    for stage in stages.values():
+        for e in stage.read:
+            who = stage.name if e.get("last") else None
+            out.append({**e, "name": who or "the start", "stage": who})
+    return out
+
+
+def _forgotten(r: Row) -> Row:
+    """A row about the corpus with every key there, and None for numbers that are none."""
+    change = _dict(r.get("change"))
+    stage = None if r.get("stage") is None else str(r["stage"])
+    return {"name": str(r.get("name")), "stage": stage, "value": number(r.get("value")),
+            "ci95": pair(r.get("ci95")), "n": number(r.get("n")), "tokens": number(r.get("tokens")),
+            "change": number(change.get("value")), "change_ci95": pair(change.get("ci95"))}
 
 
 def _bill(stage: Stage) -> Row:

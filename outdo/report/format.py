@@ -62,6 +62,12 @@ def plain(value: object, digits: int = 3) -> str:
     return f"{x:,.{max(0, digits - 1 - math.floor(math.log10(abs(x))))}f}"
 
 
+def plain_range(value: object) -> str:
+    """[1.25, 3] -> 1.25–3"""
+    p = pair(value)
+    return MISSING if p is None else f"{plain(p[0])}\u2013{plain(p[1])}"
+
+
 def count(value: object) -> str:
     """140032 -> 140,032"""
     x = number(value)

@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from outdo import files
-from outdo.report import curves, data, format, games, losses, sections
+from outdo.report import beyond, curves, data, format, games, losses, sections
+from outdo.report.words import GAMES
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("page.js", "charts.js", "board.js")
@@ -26,7 +27,7 @@ def build(folder: Path) -> Path:
 
 def render(run: data.RunData) -> str:
     """The page as text."""
-    return _templates().get_template("page.jinja").render(context(run))
+    return _templates(run.shares).get_template("page.jinja").render(context(run))
 
 
 def context(run: data.RunData) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def context(run: data.RunData) -> dict[str, Any]:
     rollouts = curves.training(run, ("rl", "rejection"), curves.ROLLOUT_METRICS)
     imitation = [*losses.charts(run), *curves.training(run, ("pretrain", "sft"), curves.IMITATION_METRICS)]
     charts |= {c["id"]: c for c in rollouts + imitation}
-    shown = games.interesting(run)
+    shown = games.interesting(run) if run.words is GAMES else []
     proxies = []
     for number, stage in enumerate(s for s in run.stages.values() if curves.proxy(run, s) and s.evaluations):
         charts[f"reward-{number}"] = curves.rewards(run, stage, f"reward-{number}")
@@ -52,6 +53,10 @@ def context(run: data.RunData) -> dict[str, Any]:
         "table": sections.table(run),
         "bill": sections.bill(run),
         "gap": sections.gap(run),
+        "scale": sections.scale(run),
+        "further": beyond.further(run),
+        "forgetting": beyond.forgetting(run),
+        "answers": beyond.answers(run) if run.words is not GAMES else [],
         "proxies": proxies,
         "rollout_charts": rollouts,
         "imitation_charts": imitation,
@@ -98,10 +103,12 @@ def _asset(name: str) -> Markup:
     return Markup((_HERE / name).read_text())
 
 
-def _templates() -> jinja2.Environment:
+def _templates(shares: bool) -> jinja2.Environment:
+    """shares: scores lie between 0 and 1, and are shown in percent."""
     out = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
                              trim_blocks=True, lstrip_blocks=True)
     out.filters |= {"percent": format.percent, "percent_range": format.percent_range, "plain": format.plain,
                     "count": format.count, "power": format.power, "seconds": format.seconds, "size": format.size,
-                    "key": format.key}
+                    "key": format.key, "score": format.percent if shares else format.plain,
+                    "score_range": format.percent_range if shares else format.plain_range}
     return out

@@ -6,7 +6,7 @@ from typing import Any
 
 from outdo.recipe import Rl, Sft
 from outdo.report import format as show
-from outdo.report.curves import INK, proxy
+from outdo.report.curves import GOLD, INK, proxy
 from outdo.report.data import FLOPS, Row, RunData, Stage
 from outdo.report.format import number, pair
 
@@ -27,7 +27,8 @@ COLUMNS = {
     "reward": ("Training reward", "plain", "mean score by the judge that trained the stage"),
     "gold": ("Gold", "plain", "mean score by the gold judge, which never trains"),
 }
-_FIRST_COLUMNS = 4  # of COLUMNS; the rest are shown on demand
+_FIRST_COLUMNS = 4  # of COLUMNS; the rest are shown on demand, but for pass@k
+_PASS = "pass@"
 
 
 def verdict_class(word: object) -> str:
@@ -88,11 +89,15 @@ def headline(run: RunData) -> list[Row]:
     rival = next((n for n in sfts if rl and n != imitation and config[n].source == source), None)
     rejection = next((n for n, s in config.items() if s.kind == "rejection" and s.source == source), None)
     cards: list[Row] = [{"role": "The teacher", "name": run.teacher, "colour": INK, "stage": None,
-              "note": "plays by a fixed rule; imitation copies it"}]
-    for role, name, note in (("Imitation (SFT)", imitation, "copies the teacher's games"),
+              "note": "plays by a fixed rule; imitation copies it"}] if run.teacher != GOLD else []
+    begun = next((p["name"] for p in run.players if str(p["name"]).endswith("(start)")), None)
+    if begun:
+        cards.append({"role": "Before training", "name": begun, "colour": INK, "stage": None, "note":
+                      "the checkpoint as it is"})
+    for role, name, note in (("Imitation (SFT)", imitation, run.words.imitates),
                              ("More imitation", rival, "the same, and then on with the budget that reinforcement gets"),
-                             ("Rejection", rejection, "imitates its own wins, again and again"),
-                             ("Reinforcement (RL)", rl, "plays, is judged by the result, does more of what won")):
+                             ("Rejection", rejection, run.words.own),
+                             ("Reinforcement (RL)", rl, run.words.reinforces)):
         if name:
             cards.append({"role": role, "name": name, "colour": run.stages[name].colour, "stage": name, "note": note})
     for card in cards:
@@ -104,17 +109,20 @@ def headline(run: RunData) -> list[Row]:
 
 def _big(p: Row) -> Row:
     return {"decode": str(p["decode"]), "value": p["value"], "ci95": p["ci95"], "n": p["n"],
-            "fixed": p["stage"] is None}
+            "fixed": p["stage"] is None and not str(p["name"]).endswith("(start)")}
 
 
 def table(run: RunData) -> dict[str, Any]:
     """All players: columns that at least one row fills, and rows for the template."""
     present = [k for k in COLUMNS if any(number(p["extra"].get(k)) is not None for p in run.players)]
     other = sorted({k for p in run.players for k, v in p["extra"].items() if number(v) is not None} - set(COLUMNS))
-    first = list(COLUMNS)[:_FIRST_COLUMNS]
+    passes = sorted((k for k in other if k.startswith(_PASS) and k[5:].isdigit() and k[5:] != "1"), key=lambda k: int(k[5:]))
+    other = [k for k in other if not k.startswith(_PASS)]
+    first = [*list(COLUMNS)[:_FIRST_COLUMNS], *passes]
     described = {k: (k.replace("_", " "), "plain", "as the task reports it") for k in other} | COLUMNS
+    described |= {k: (k, "percent", f"share of questions that {k[5:]} sampled answers solve, with 95 % interval") for k in passes}
     columns = [{"key": k, "title": described[k][0], "format": described[k][1], "note": described[k][2],
-                "more": k not in first} for k in [*present, *other]]
+                "more": k not in first} for k in [*passes, *present, *other]]
     rows = []
     for p in run.players:
         judging = p["extra"].get("judging")
@@ -125,13 +133,21 @@ def table(run: RunData) -> dict[str, Any]:
             "value": p["value"], "ci95": p["ci95"], "n": p["n"],
             "seeds": p["seeds"] if isinstance(p["seeds"], list) else [],
             "cells": [number(p["extra"].get(c["key"])) for c in columns],
+            "intervals": [pair(p["extra_ci95"].get(c["key"])) for c in columns],
             "judging": number(judging.get("value")) if isinstance(judging, dict) else None,
             "judging_ci": pair(judging.get("ci95")) if isinstance(judging, dict) else None,
             "judging_n": number(judging.get("n")) if isinstance(judging, dict) else None,
         })
     opponents = list(dict.fromkeys([run.opponent, *(r["opponent"] for r in rows)]))
-    return {"columns": columns, "rows": rows, "opponent_choices": [*([o, o] for o in opponents), ["", "all"]],
+    return {"columns": columns, "rows": rows, "opponents": opponents != ["none"],
+            "opponent_choices": [*([o, o] for o in opponents), ["", "all"]],
             "judging": any(r["judging"] is not None for r in rows), "more": any(c["more"] for c in columns)}
+
+
+def scale(run: RunData) -> tuple[float, float]:
+    """From where to where the bars under scores run."""
+    ends = [x for p in [*run.players, *run.further] for x in (p["value"], *(p["ci95"] or ())) if x is not None]
+    return (0.0, 1.0) if run.shares or not ends else (min(ends), max(*ends, min(ends) + 1e-6))
 
 
 def bill(run: RunData) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo import files, plugins, randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError, check
+from outdo.evaluation import forgetting
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.loss import DECODE, heldout_loss
 from outdo.evaluation.measure import Measurement, measure
@@ -63,6 +64,8 @@ class Run:
     unseen: Rows | None = None  # and of their `heldout_data`
     rollout: RolloutFunc | None = None  # given from Python in place of the stages' `rollout`
     interrupted: bool = False  # a first Ctrl-C: stop after this step
+    further: dict[str, list[Prompt]] = field(default_factory=dict)  # the evaluation's prompts of further splits, by split
+    corpus: forgetting.Corpus | None = None  # None: forgetting is not measured
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -220,31 +223,39 @@ class Loop:
         return play
 
     def _evaluate(self) -> None:
-        """Sampled and greedy against the first opponent; at the end of the stage against all of them."""
-        recipe, last = self.run.recipe, self._evaluated >= self.run.recipe.evaluation.points
+        """Sampled and greedy against the first opponent; at the end of the stage against all of them, on further splits, too,
+        and on the corpus. What a tree starts from is tried on these as well."""
+        last = self._evaluated >= self.run.recipe.evaluation.points
+        root = self._evaluated == 0 and self.run.recipe.parent(self.name) is None
         if self.unseen:
             self._measure_loss(last)
+        if self.run.corpus and (last or root):
+            self._read(self.run.corpus, last)
         if not self.run.heldout:
             return
         self.engine.load(self.trainer.steps)
-        opponents = (recipe.evaluation.opponents or self.task.opponents) if last else self.task.opponents[:1]
+        e = self.run.recipe.evaluation
+        opponents = (e.opponents or self.task.opponents) if last else self.task.opponents[:1]
+        tried = [(e.split, self.run.heldout, opponent) for opponent in opponents]
+        tried += [(split, prompts, opponents[0]) for split, prompts in self.run.further.items() if last or root]
         scorers = {"reward": self.judge.score, "gold": self.run.gold.score}
         recognised = None
         if self.run.pairs:
             win_id = self.run.extra["win_id"]
             recognised = recognises_wins(self.model, self.run.dtype, self.run.pairs, win_id)
-        for opponent in opponents:
+        for split, prompts, opponent in tried:
             for decode, temperature in (("sampled", 1.0), ("greedy", 0.0)):
-                m = measure(self.task, self._play(temperature, opponent), self.run.heldout, scorers)
+                m = measure(self.task, self._play(temperature, opponent), prompts, scorers)
                 files.append_line(self.folder / "evaluations.jsonl", {
-                    "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last,
+                    "step": self._step, "point": self._evaluated, "flops": self.ledger.train.flops, "last": last, "split": split,
                     "decode": decode, "opponent": opponent, **m.record(), "judging": recognised})
-                self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{decode}/{opponent}/")
-                if last and opponent == opponents[0]:
+                place = "" if split == e.split else f"{split}/"
+                self.trackers.log(self._step, {"value": m.value, **m.extra}, f"evaluation/{place}{decode}/{opponent}/")
+                if last and (split, opponent) == (e.split, opponents[0]):
                     self._keep_examples(m, decode)
                 judging = Usage(judge_flops=self.judge.spent_flops() + self.run.gold.spent_flops())
                 self.ledger.book(self._step, "evaluate", m.usage + judging, self.clock.read())
-                against = "" if opponent == "none" else f" vs {opponent}"
+                against = ("" if opponent == "none" else f" vs {opponent}") + ("" if split == e.split else f", {split}")
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
         self.judge.logged()  # what functions logged here belongs to no step
 
@@ -257,6 +268,14 @@ class Loop:
         self.trackers.log(self._step, {"value": record["value"]}, f"evaluation/{DECODE}/")
         self.ledger.book(self._step, "evaluate", usage, self.clock.read())
         self.run.show(self.name, self.spent, f"held-out loss {record['value']:.3f} nats a token")
+
+    def _read(self, corpus: forgetting.Corpus, last: bool) -> None:
+        """How well the model predicts the corpus -> forgetting.jsonl."""
+        found, usage = forgetting.read(self.model, self.run.dtype, corpus)
+        files.append_line(self.folder / "forgetting.jsonl", {"step": self._step, "point": self._evaluated, "last": last, **found})
+        self.trackers.log(self._step, {"nats_per_token": found["value"]}, "forgetting/")
+        self.ledger.book(self._step, "evaluate", usage, self.clock.read())
+        self.run.show(self.name, self.spent, f"{found['value']:.3f} nats a token on the corpus")
 
     def _keep_examples(self, m: Measurement, decode: str) -> None:
         """Some wins and some losses of the last evaluation, move by move."""
@@ -299,7 +318,8 @@ class Loop:
             progress = checkpoint.load(self.trainer, found[-1])
         # Whatever was written after the checkpoint will be written again, to the bit.
         files.keep_lines(self.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
-        files.keep_lines(self.folder / "evaluations.jsonl", lambda e: bool(found) and e["point"] <= progress.evaluated)
+        for name in ("evaluations.jsonl", "forgetting.jsonl"):
+            files.keep_lines(self.folder / name, lambda e: bool(found) and e["point"] <= progress.evaluated)
         at_end = progress.evaluated >= self.run.recipe.evaluation.points  # only the last evaluation keeps rollouts
         files.keep_lines(self.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
         self.ledger.rewind(progress.step if found else -1)
