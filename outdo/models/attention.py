@@ -140,7 +140,7 @@ def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, block: i
     Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
     """
     if q.device.type != "cpu":
-        return _fused(q, k, v, bias)
+        return attend_fused(q, k, v, bias)
     return _AttendCausal.apply(q, k, v, bias, block)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -150,7 +150,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Query heads that share a key head are laid side by side along T.
     """
     if q.device.type != "cpu":
-        return _fused(q, k, v, bias)
+        return attend_fused(q, k, v, bias)
     B, H, T, d = q.shape
     K, U, groups = k.shape[1], k.shape[2], H // k.shape[1]
     scores = _scores(q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d), bias, groups)
@@ -158,7 +158,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """`attend` by torch's own kernel, with gradient; bias None: causal. Heads that share a key head lie along T here, too."""
     B, H, T, d = q.shape
     K, groups = k.shape[1], H // k.shape[1]
