@@ -89,7 +89,7 @@ def test_a_gpu_that_is_not_there() -> None:
     if torch.cuda.is_available():
         assert run.compute_device(asked).type == "cuda"
         return
-    assert run.compute_device(recipe.load(processes.TINY)).type == "cpu"
+    assert run.compute_device(recipe.load(processes.TINY, {"device": "auto"})).type == "cpu"
     with pytest.raises(UserError, match=r"device = 'cuda': torch sees no GPU here \(.*\).* set device = 'auto'"):
         run.check_recipe(asked)
 
