@@ -80,7 +80,11 @@ def dtype(case: Case) -> Any:
 
 
 def now() -> tuple[float, float]:
-    """Wall and CPU seconds of all threads; both tick from some moment in the past."""
+    """Wall and CPU seconds of all threads, a GPU's work so far done; both tick from some moment in the past."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 

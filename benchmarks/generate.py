@@ -35,7 +35,7 @@ def outdo(case: Case) -> dict[str, Any]:
         engine.generate(prompts, GROUP, Sampling(1.0, new, max(len(p.token_ids) for p in prompts) + new, ()), 0)
 
     engine.load(0)
-    generate(2)
+    generate(case.get("warm_up", 2))
     wall, cpu = timed(lambda: (engine.load(1), generate(case["new"])))
     return _result(case, model.config, wall, cpu)
 
@@ -58,7 +58,7 @@ def transformers(case: Case) -> dict[str, Any]:
             model.generate(ids, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=new,
                            min_new_tokens=new, pad_token_id=0)
 
-    generate(2)
+    generate(case.get("warm_up", 2))
     wall, cpu = timed(lambda: generate(case["new"]))
     return _result(case, hf.skeleton(folder).config, wall, cpu)
 
@@ -76,7 +76,7 @@ def vllm(case: Case) -> dict[str, Any]:
     def generate(new: int) -> None:
         engine.generate(prompts, SamplingParams(n=GROUP, temperature=1.0, max_tokens=new, ignore_eos=True), use_tqdm=False)
 
-    generate(2)
+    generate(case.get("warm_up", 2))
     wall, cpu = timed(lambda: generate(case["new"]))
     return _result(case, hf.skeleton(folder).config, wall, cpu)
 

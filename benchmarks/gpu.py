@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,10 @@ def half_billion() -> Path:
 
 
 def measured(case: Case) -> dict[str, Any]:
-    """What a worker of the three scripts says, and what the card can do."""
+    """What a worker of the three scripts says, and what the card can do: FLOP/s of a large product, bytes/s of a copy."""
     import torch
+
+    from outdo import machine
 
     job, who = case["job"], case["who"]
     worker = {("generate", "outdo"): generate.outdo, ("generate", "transformers"): generate.transformers,
@@ -52,28 +53,8 @@ def measured(case: Case) -> dict[str, Any]:
               ("sft", "outdo"): sft.outdo, ("sft", "trl"): sft.trl}[job, who]  # fmt: skip
     out = worker(case)
     out["gpu_bytes"] = torch.cuda.max_memory_allocated()
-    return out | limits()
-
-
-def limits() -> dict[str, float]:
-    """FLOP/s of a large bf16 product and bytes/s of a copy, best of a few, on the card."""
-    import torch
-
-    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    big = torch.ones(1 << 28, device="cuda")
-    copy = torch.empty_like(big)
-
-    def best(work: Any) -> float:
-        seconds = []
-        for _ in range(10):
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            work()
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-        return min(seconds)
-
-    return {"peak_flops": 2 * 8192**3 / best(lambda: torch.mm(a, a)), "bandwidth": 2 * big.nbytes / best(lambda: copy.copy_(big))}
+    card, dtype = torch.device("cuda"), common.dtype(case)
+    return out | {"peak_flops": machine.gemm_peak_flops(dtype, device=card), "bandwidth": machine.copy_bandwidth(card)}
 
 
 def main() -> None:
@@ -91,15 +72,17 @@ def main() -> None:
         common.finish(measured, a.worker[1])
     folder = str(common.model_folder(a.model) if a.model else half_billion())
     new, rows, sizes = (16, 4, [2, 4, 16]) if a.quick else (128, 64, [16, 16, 128])
-    base = {"model": folder, "dtype": "bf16", "device": "cuda", "threads": torch.get_num_threads(), "core": None, "prompt": 64}
+    base = {"model": folder, "dtype": "bf16", "device": "cuda", "threads": torch.get_num_threads(), "core": None, "prompt": 64,
+            "micro_tokens": 16384, "warm_up": new}  # graphs are recorded once, not in every step
     jobs: list[tuple[Case, list[str]]] = [
         *(({**base, "job": "generate", "batch": b, "new": new, "shape": f"batch {b}"}, ["transformers", "outdo"])
           for b in (8, 64)),
-        ({**base, "job": "rl_step", "sizes": sizes, "micro_tokens": 16384, "shape": "x".join(map(str, sizes))}, ["trl", "outdo"]),
+        ({**base, "job": "rl_step", "sizes": sizes, "shape": "x".join(map(str, sizes))}, ["trl", "outdo"]),
         ({**base, "job": "sft", "rows": rows, "shape": f"{rows} rows"}, ["trl", "outdo"]),
     ]
     print(f"{torch.cuda.get_device_name()}, medians of {a.repeats}\n")
     print("| work | who | tokens/s | wall s | GPU memory | of the limit | times the peer |\n|---|---|---|---|---|---|---|")
+    every: list[dict[str, Any]] = []
     for case, participants in jobs:
         runs: dict[str, list[dict[str, Any]]] = {who: [] for who in participants}
         for _ in range(1 if a.quick else a.repeats):
@@ -113,6 +96,9 @@ def main() -> None:
             memory = common.median(runs[who], lambda r: r["gpu_bytes"]) / 1e9
             print(f"| {case['job']} {case['shape']} | {who} | {rates[who]:.0f} | {wall:.2f} | {memory:.1f} GB | "
                   f"{floor / wall:.0%} | {rates[who] / rates[participants[0]]:.2f} |", flush=True)
+            every += runs[who]
+    peak, bandwidth = (common.median(every, lambda r, k=k: r[k]) for k in ("peak_flops", "bandwidth"))
+    print(f"\nThe card's limits, measured in the same processes: {peak / 1e12:.0f} TFLOP/s, {bandwidth / 1e12:.2f} TB/s.")
 
 
 if __name__ == "__main__":

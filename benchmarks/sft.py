@@ -35,7 +35,7 @@ def outdo(case: Case) -> dict[str, Any]:
     machine.keep_freed_memory()
     folder = common.model_folder(case["model"])
     model, dtype, sft = hf.load(folder).to(case.get("device", "cpu")), common.dtype(case), Sft()
-    trainer = Trainer(model, Optimizer(model, OptimizerConfig(lr=1e-6)), dtype)
+    trainer = Trainer(model, Optimizer(model, OptimizerConfig(lr=1e-6)), dtype, micro_tokens=case.get("micro_tokens", 8192))
 
     def sample(ids: Any) -> Sample:
         mask = np.arange(len(ids)) > 0

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit and diff, hardware, threads, and the matrix-product peak measured then."""
+"""What a run was made with: versions, commit and diff, hardware, threads, and the device's limits measured then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from outdo import machine
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "chess", "pydantic")
 
 
-def describe(dtype: torch.dtype) -> dict[str, Any]:
+def describe(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """JSON-serialisable. Measures for about a second."""
     names = {torch.bfloat16: "bf16", torch.float32: "fp32"}
     return {
@@ -31,10 +31,12 @@ def describe(dtype: torch.dtype) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "device": device.type,
+        "memory_bytes": machine.memory_bytes(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "compute_dtype": names[dtype],
-        "gemm_peak_flops_per_s": {n: machine.gemm_peak_flops(d) for d, n in names.items()},
+        "gemm_peak_flops_per_s": {n: machine.gemm_peak_flops(d, device=device) for d, n in names.items()},
+        "copy_bytes_per_s": machine.copy_bandwidth(device),
     }
 
 

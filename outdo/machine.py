@@ -1,12 +1,16 @@
-"""What this machine is and how to get the most of it: threads, memory allocation, bf16, the measured GEMM peak."""
+"""What this machine is and how to get the most of it: device, memory allocation, bf16, measured GEMM peak and bandwidth."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
+from collections.abc import Callable
 
 import torch
+
+CPU = torch.device("cpu")
 
 UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that estimates assume
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,10 +32,10 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def compute_dtype() -> torch.dtype:
-    """bf16 where the processor multiplies it in hardware, float32 elsewhere."""
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+def compute_dtype(device: torch.device = CPU) -> torch.dtype:
+    """bf16 where the device multiplies it in hardware, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units() else torch.float32
 
 
@@ -40,15 +44,37 @@ def _has_bf16_units() -> bool:
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16"))
 
 
-def gemm_peak_flops(dtype: torch.dtype, size: int = 1024, repeats: int = 10) -> float:
-    """FLOP/s of a square matrix product on this machine now, best of `repeats`: the ceiling for everything else."""
-    a = torch.randn(size, size).to(dtype)
+def gemm_peak_flops(dtype: torch.dtype, repeats: int = 10, device: torch.device = CPU) -> float:
+    """FLOP/s of a square matrix product on the device now, best of `repeats`: the ceiling for everything else."""
+    size = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / _fastest(lambda: torch.mm(a, a), repeats, device)
+
+
+def copy_bandwidth(device: torch.device = CPU, repeats: int = 3) -> float:
+    """Bytes/s read and written by a copy on the device now, best of `repeats`, of more than its caches hold."""
+    source = torch.ones(1 << (26 if device.type == "cpu" else 30), dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), repeats, device)
+
+
+def _fastest(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds."""
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
-        torch.mm(a, a)
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the clock starts behind the time before's
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return best
+
+
+def memory_bytes(device: torch.device = CPU) -> int:
+    """What this process may fill: all of the machine's memory, or what no other process holds of the card's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def round_rows(n: int) -> int:

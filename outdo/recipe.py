@@ -178,6 +178,7 @@ class Recipe(Table):
     model: ModelConfig = ModelConfig()
     threads: int | None = Field(default=None, ge=1)  # None: all cores
     jobs: int = Field(default=1, ge=1)  # stages side by side where the tree branches, each with threads / jobs threads
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the GPU where there is one
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     slots: int = Field(default=1024, ge=1)  # sequences that generate together
     arm_flops: float | None = Field(default=None, gt=0)  # default budget of stages from which nobody starts

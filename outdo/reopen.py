@@ -17,7 +17,7 @@ from outdo.models import hf
 from outdo.recipe import Recipe, load, nearest, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
-from outdo.run import Given, compute_dtype, make_judge, make_task, resolved
+from outdo.run import Given, compute_device, compute_dtype, make_judge, make_task, resolved
 from outdo.start import check_fits, final_checkpoint, say, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.training import checkpoint
@@ -97,7 +97,7 @@ def opened(folder: Path, config: Recipe, given: Given | None = None) -> Opened:
     gold = given.gold or make_judge(config.gold)
     gold.score([])  # says what it lacks
     tokenizer_of(plays, [folder])
-    model = hf.load(folder)
+    model = hf.load(folder).to(compute_device(config))
     check_fits(model.config, plays, str(folder))
     engine = Engine(model, compute_dtype(config), config.slots)
     engine.load(_optimizer_steps(folder))

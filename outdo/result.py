@@ -102,10 +102,10 @@ class Result:
 
     @cached_property
     def _engine(self) -> Engine:
-        from outdo.run import compute_dtype
+        from outdo.run import compute_device, compute_dtype
 
         recipe = load(self.folder / "recipe.toml")
-        engine = Engine(hf.load(self.checkpoint), compute_dtype(recipe), recipe.slots)
+        engine = Engine(hf.load(self.checkpoint).to(compute_device(recipe)), compute_dtype(recipe), recipe.slots)
         engine.load(0)
         return engine
 

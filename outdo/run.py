@@ -5,6 +5,7 @@ Everything lands in the run folder; readers (report, compare, audit) see nothing
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from outdo.stages.loop import Loop, Run, stop_gently
 from outdo.stages.preflight import preflight
 from outdo.stages.rejection import reject
 from outdo.stages.rl import reinforce
-from outdo.start import model_of, roots, skeleton, tokenizer_of
+from outdo.start import model_of, roots, say, skeleton, tokenizer_of
 from outdo.tasks.base import Task
 from outdo.tasks.text.task import TextTask
 from outdo.text import render, unseen
@@ -85,7 +86,7 @@ def do_stage(state: Run, name: str, threads: int) -> None:
     """Do one stage, or go on with it, in this process."""
     torch.set_num_threads(threads)
     machine.keep_freed_memory()
-    loop = Loop(state, name, model_of(state.recipe, name, state.task, state.folder))
+    loop = Loop(state, name, model_of(state.recipe, name, state.task, state.folder).to(compute_device(state.recipe)))
     if isinstance(loop.config, Rl | Rejection):
         preflight(loop)
     STAGES[type(loop.config)](loop)
@@ -99,7 +100,7 @@ def prepare(recipe: Recipe, folder: Path, show: Show, given: Given | None = None
     if not (folder / "recipe.toml").exists():
         files.write_text(folder / "recipe.toml", recipe.to_toml())
     if not (folder / "environment.json").exists():
-        files.write_json(folder / "environment.json", environment.describe(dtype))
+        files.write_json(folder / "environment.json", environment.describe(dtype, compute_device(recipe)))
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
     given = given or Given()
@@ -118,13 +119,23 @@ def resolved(recipe: Recipe, given: Given | None = None) -> Recipe:
     judge = recipe.judge if recipe.judge.name else Plugin(name=own)
     # A table of prompts knows no judge: what trains is all there is.
     gold = recipe.gold if recipe.gold.name else judge if own in (judge.name, "function") else Plugin(name=own)
-    return recipe.model_copy(update={"judge": judge, "gold": gold})
+    jobs = 1 if recipe.jobs > 1 and compute_device(recipe).type == "cuda" else recipe.jobs
+    if jobs < recipe.jobs:
+        _say_alone(recipe.jobs)
+    return recipe.model_copy(update={"judge": judge, "gold": gold, "jobs": jobs})
+
+
+@functools.cache
+def _say_alone(jobs: int) -> None:
+    say(f"jobs = {jobs}: stages go one after the other here, one fills a GPU; side by side they would share its memory and gain "
+        "nothing")
 
 
 def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     """Check the whole recipe against its plug-ins before anything long begins. Touches no file. Raises UserError."""
     given = given or Given()
     trackers.check_installed(recipe.trackers)
+    compute_device(recipe)
     task = given.task or make_task(recipe)
     judge, gold = given.judge or make_judge(recipe.judge), given.gold or make_judge(recipe.gold)
     if recipe.plays:
@@ -200,8 +211,16 @@ def corpus_of(recipe: Recipe, task: Task, tokenizer: PreTrainedTokenizerBase) ->
     return forgetting.load(e.corpus, e.corpus_tokens, tokenizer, context)
 
 
+def compute_device(recipe: Recipe) -> torch.device:
+    """Where models are trained and sampled from. Raises UserError for a GPU that is not there."""
+    there = torch.cuda.is_available()
+    why = "is its driver running?" if torch.version.cuda else f"torch {torch.__version__} was built without CUDA"
+    check(there or recipe.device != "cuda", f"device = 'cuda': torch sees no GPU here ({why}); mend that, or set device = 'auto'")
+    return torch.device("cuda" if there and recipe.device != "cpu" else "cpu")
+
+
 def compute_dtype(recipe: Recipe) -> torch.dtype:
-    return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": machine.compute_dtype()}[recipe.dtype]
+    return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": machine.compute_dtype(compute_device(recipe))}[recipe.dtype]
 
 
 def judging_pairs(task: Task, heldout: Sequence[Prompt]) -> tuple[list[Any], int | None]:

@@ -1,4 +1,4 @@
-"""Attention by batched products, with hand-written backward passes.
+"""Attention by batched products, with hand-written backward passes, on a CPU; torch's fused kernels on a GPU.
 
 For rows of a few dozen to a few hundred tokens on a CPU the fused kernel's backward took half of a training step. Here the
 pieces around the products are few as well: one gradient tensor for q, k and v together instead of three padded with zeros.
@@ -11,19 +11,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from outdo.models.base import Prompts
 from outdo.models.ops import apply, turn_pairs, turned_pairs
 
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN's makes a plan for every shape
+
 
 def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None = None,
-                prompts: Prompts | None = None) -> Tensor:
+                prompts: Prompts | None = None) -> Tensor | None:
     """0 where a query may look, -inf elsewhere: [T, T] for all rows, or [B, T, T] where rows hold several segments.
 
     window: a query sees at most so many keys, itself and the ones before it. prompts: segments that go on from another.
+    None on a GPU where a query may look at all that is before it: the fused kernels need no bias to be told so.
     """
     T = tokens_BT.shape[1]
+    if tokens_BT.device.type != "cpu" and segments_BT is None and (window is None or window >= T):
+        return None
     hidden = torch.ones((T, T), dtype=torch.bool, device=tokens_BT.device).triu_(1)
     if window is not None and prompts is None:
         hidden |= torch.ones_like(hidden).tril_(-window)
@@ -127,11 +134,13 @@ def _blocks(T: int, block: int) -> list[tuple[int, int]]:
     return [(T * i // parts, T * (i + 1) // parts) for i in range(parts)]
 
 
-def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, block: int = 64) -> Tensor:
+def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, block: int = 64) -> Tensor:
     """Attention over whole sequences, q [B, H, T, d], k and v [B, K, T, d], bias from `causal_bias` -> [B, T, H * d].
 
     Queries go in blocks that look only at the keys before their end: less of the square is computed and thrown away.
     """
+    if q.device.type != "cpu":
+        return attend_fused(q, k, v, bias)
     return _AttendCausal.apply(q, k, v, bias, block)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -140,8 +149,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
     Query heads that share a key head are laid side by side along T.
     """
+    if q.device.type != "cpu":
+        return attend_fused(q, k, v, bias)
     B, H, T, d = q.shape
     K, U, groups = k.shape[1], k.shape[2], H // k.shape[1]
     scores = _scores(q.reshape(B * K, groups * T, d), k.reshape(B * K, U, d), bias, groups)
     mixed = torch.bmm(torch.softmax(scores, dim=-1), v.reshape(B * K, U, d))
     return mixed.view(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """`attend` by torch's own kernel, with gradient; bias None: causal. Heads that share a key head lie along T here, too."""
+    B, H, T, d = q.shape
+    K, groups = k.shape[1], H // k.shape[1]
+    with sdpa_kernel(_KERNELS):
+        if bias is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=groups > 1)
+        else:
+            bias = bias.repeat(groups, 1) if bias.dim() == 2 else bias.repeat(1, groups, 1)[:, None]
+            mixed = F.scaled_dot_product_attention(q.reshape(B, K, groups * T, d), k, v, attn_mask=bias, scale=1.0)
+    return mixed.reshape(B, H, T, d).transpose(1, 2).reshape(B, T, H * d)

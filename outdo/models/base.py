@@ -61,8 +61,11 @@ class LanguageModel(nn.Module, ABC):
     def pack(self, dtype: torch.dtype) -> Any:
         """The compute weights, differentiable with respect to the parameters that train."""
 
-    def pack_to_sample(self, dtype: torch.dtype) -> Any:
-        """The compute weights once per policy version, for products of few rows. No gradient; call it without."""
+    def pack_to_sample(self, dtype: torch.dtype, into: Any = None) -> Any:
+        """The compute weights once per policy version, for products of few rows. No gradient; call it without.
+
+        into: those of an earlier version, which may be written over: on a GPU the weights that graphs read stay where they are.
+        """
         return self.pack(dtype)
 
     @abstractmethod
@@ -70,6 +73,7 @@ class LanguageModel(nn.Module, ABC):
                prompts: Prompts | None = None) -> Tensor:
         """Whole sequences from position 0 -> normalised hidden states [B, T, D]. Causal; padding goes on the right.
 
+        tokens_BT and wanted_N may lie on another device than the model.
         segments_BT: rows hold several sequences one after the other; a token sees only its own segment.
         wanted_N: flat positions b * T + t; the result is then [N, D].
         prompts: segments of a row that go on from another one of it. Only where `shares_prompts`.

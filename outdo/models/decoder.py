@@ -12,6 +12,7 @@ Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -103,6 +104,13 @@ class Packed:
     embed: Tensor  # [V, D]
     layers: tuple[PackedLayer, ...]
     head: Tensor  # [V, D] final norm multiplied in
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them, always in one order."""
+        yield from (self.embed, self.head)
+        for p in self.layers:
+            every = (*p.qkv, p.head_norm, *p.o, *p.gate, *p.up, *p.down)
+            yield from (x for x in every if x is not None)
 
 
 class Weight(nn.Module):
@@ -208,9 +216,13 @@ class Decoder(LanguageModel):
         layers = tuple(layer.pack(c, dtype, i) for i, layer in enumerate(m.layers))  # type: ignore[operator]
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
-    def pack_to_sample(self, dtype: torch.dtype) -> Packed:
-        """See `LanguageModel.pack_to_sample`: large matrices lie in the order in which oneDNN reads them."""
+    def pack_to_sample(self, dtype: torch.dtype, into: Packed | None = None) -> Packed:
+        """See `LanguageModel.pack_to_sample`: on a CPU large matrices lie in the order in which oneDNN reads them."""
         packed, c = self.pack(dtype), self.config
+        if self.device.type != "cpu":
+            for old, new in zip(into.tensors(), packed.tensors(), strict=True) if into is not None else ():
+                old.copy_(new)
+            return into or packed
         if dtype.itemsize * (c.layer_weights + packed.head.numel()) < _LARGE_BYTES:
             return packed
         layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate", "up", "down")})
@@ -226,6 +238,7 @@ class Decoder(LanguageModel):
         is done for those alone: nobody looks at the others.
         prompts: see `Prompts`.
         """
+        tokens_BT, wanted_N = tokens_BT.to(self.device), None if wanted_N is None else wanted_N.to(self.device)
         turn = self.turn[: tokens_BT.shape[1]] if prompts is None else self.turn[prompts.positions_BT]
         windows = {layer.window for layer in packed.layers}
         biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w, prompts) for w in windows}

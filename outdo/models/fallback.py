@@ -73,6 +73,7 @@ class Fallback(LanguageModel):
                wanted_N: Tensor | None = None, prompts: Prompts | None = None) -> Tensor:
         """As in `LanguageModel`; every segment is computed as a row of its own, at positions from 0."""
         assert prompts is None, "every segment is computed apart"
+        tokens_BT, wanted_N = tokens_BT.to(self.device), None if wanted_N is None else wanted_N.to(self.device)
         B, T = tokens_BT.shape
         first = torch.zeros((B, T), dtype=torch.bool, device=tokens_BT.device)
         first[:, 0] = True

@@ -2,7 +2,8 @@
 
 Batched products run several times faster over matrices that lie side by side in memory than over slices of longer ones.
 So the cache is only a little longer than what it holds, and the whole of it is looked at, masked behind each row's end;
-growing copies it, once every few turns.
+growing copies it, once every few turns. (On a GPU slices cost nothing: there only as much is looked at as any row holds, and
+the step of one token is a graph, see `rollout.graphs`.)
 
 Shapes: R rows (active slots), K key-value heads, C new tokens per row, U capacity in tokens, d head size.
 """
@@ -24,6 +25,8 @@ from outdo.models.fallback import Fallback
 from outdo.models.ops import rms_normalize
 from outdo.rollout import fallback_cache
 from outdo.rollout.fallback_cache import KeyValues, Rereading
+from outdo.rollout.graphs import Graphs, round_seen
+from outdo.rollout.graphs import round_rows as round_graph_rows
 
 _STRIDE_TOKENS = 16
 
@@ -37,6 +40,7 @@ class KVCache:
 
     keys: list[Tensor]
     values: list[Tensor]
+    graphs: Graphs | None = None  # None: every step is launched kernel by kernel
 
     @staticmethod
     def allocate(c: DecoderConfig, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
@@ -64,6 +68,8 @@ class KVCache:
                 grown = store.new_zeros(*store.shape[:2], more, store.shape[3])
                 grown[:active, :, :old] = store[:active]
                 stores[i] = grown
+        if self.graphs is not None:
+            self.graphs.clear()
 
     def copy(self, source: Tensor, target: Tensor, tokens: int) -> None:
         """Copy the first `tokens` entries of the source slots [n] into the target slots [n]."""
@@ -90,14 +96,18 @@ def forward_step(model: LanguageModel, packed: Any, cache: AnyCache, tokens_RC: 
                  slots_R: Tensor | None = None) -> Tensor:
     """Add up to C tokens to each row and return the hidden states [R, D] of each row's last one, at column lasts_R.
 
-    starts_R: how many tokens each row's slot holds already. Row r uses slot r, or slots_R[r] if given. A row with fewer
+    starts_R: how many tokens each row's slot holds already, on the CPU like tokens_RC and lasts_R, wherever the model is.
+    Row r uses slot r, or slots_R[r] if given. A row with fewer
     than C real tokens is padded on the right: what the padding leaves in the cache lies behind the row's end, is
     invisible to its own tokens and overwritten by the next ones.
     """
-    R = len(tokens_RC)
+    R, device = len(tokens_RC), model.device
     if not isinstance(cache, KVCache):
-        return cache.step(packed, tokens_RC, starts_R, lasts_R, torch.arange(R) if slots_R is None else slots_R)
+        slots_R = torch.arange(R) if slots_R is None else slots_R
+        return cache.step(packed, *(x.to(device) for x in (tokens_RC, starts_R, lasts_R, slots_R)))
     assert isinstance(model, Decoder)
+    if cache.graphs is not None and slots_R is None and tokens_RC.shape[1] == 1:
+        return _replay(model, packed, cache, cache.graphs, tokens_RC, starts_R)[:R]
     padding = round_rows(R) - R
     if padding:  # Rows that nobody reads: they write to slots behind the active ones, or to the spare slot.
         tokens_RC = F.pad(tokens_RC, (0, 0, 0, padding))
@@ -109,31 +119,58 @@ def forward_step(model: LanguageModel, packed: Any, cache: AnyCache, tokens_RC: 
 
 def _hidden(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
             slots_R: Tensor | None) -> Tensor:
-    """The layers over C new tokens per row -> normalised hidden states at columns lasts_R, [R, D].
+    """Make room in the cache and go through the layers."""
+    R, C = tokens_RC.shape
+    first = int(starts_R[0]) if bool((starts_R == starts_R[0]).all()) else None
+    ends = (int(starts_R.max()) if first is None else first) + C
+    cache.reserve(ends, R if slots_R is None else cache.spare)
+    device = model.device
+    seen = cache.capacity if device.type == "cpu" else min(round_seen(ends), cache.capacity)
+    slots_R = None if slots_R is None else slots_R.to(device)
+    return layers(model, packed, cache, tokens_RC.to(device), starts_R.to(device), lasts_R.to(device), slots_R, first, seen)
 
-    Where all rows start at one place, one mask serves them all.
+
+def _replay(model: Decoder, packed: Packed, cache: KVCache, graphs: Graphs, tokens_R1: Tensor, starts_R: Tensor) -> Tensor:
+    """One token for each of the first R slots, by a recorded graph -> hidden states [R and more, D]."""
+    R = len(starts_R)
+    ends = int(starts_R.max()) + 1
+    cache.reserve(ends, R)
+    seen, rows = min(round_seen(ends), cache.capacity), min(round_graph_rows(R), cache.spare)
+    inputs = F.pad(torch.stack([tokens_R1[:, 0], starts_R]), (0, rows - R))  # the others write to slots that nobody owns
+
+    def step(tokens_R1: Tensor, starts_R: Tensor) -> Tensor:
+        return layers(model, packed, cache, tokens_R1, starts_R, torch.zeros_like(starts_R), None, None, seen)
+
+    return graphs.run(step, inputs, seen, model.device)
+
+
+def layers(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, starts_R: Tensor, lasts_R: Tensor,
+           slots_R: Tensor | None, first: int | None, seen: int) -> Tensor:
+    """The layers over C new tokens per row -> normalised hidden states at columns lasts_R, [R, D]. Never waits for a GPU.
+
+    first: where all rows start; one mask then serves them all. None: they start at different places. seen: how many of the
+    cache's tokens are looked at, those behind a row's end masked.
     """
     R, C = tokens_RC.shape
-    aligned = bool((starts_R == starts_R[0]).all())
-    first = int(starts_R[0]) if aligned else 0
-    cache.reserve((first if aligned else int(starts_R.max())) + C, R if slots_R is None else cache.spare)
+    aligned = first is not None
     at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
     places = at_RC.clamp(max=len(model.turn) - 1)  # only padding lies beyond
     turn = model.turn[places[0] if aligned else places]
     where = at_RC[0] if aligned else at_RC
-    biases = {w: _bias(where, cache.capacity, packed.embed.dtype, w) for w in {layer.window for layer in packed.layers}}
+    biases = {w: _bias(where, seen, packed.embed.dtype, w) for w in {layer.window for layer in packed.layers}}
     rows_R = torch.arange(R, device=tokens_RC.device)
     rows = rows_R if slots_R is None else slots_R
     x = F.embedding(tokens_RC, packed.embed)
     for i, layer in enumerate(packed.layers):
         q, k, v = model.qkv(layer, x, turn)
         keys, values = cache.keys[i], cache.values[i]
-        if aligned and slots_R is None:
+        if first is not None and slots_R is None:
             keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
         else:
             keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
             values[rows[:, None], :, at_RC] = v.transpose(1, 2)
-        seen_k, seen_v = (keys[:R], values[:R]) if slots_R is None else (keys[slots_R], values[slots_R])
+        which = slice(R) if slots_R is None else slots_R
+        seen_k, seen_v = keys[which, :, :seen], values[which, :, :seen]
         mixed = attend(q, seen_k, seen_v, biases[layer.window])
         if i == len(packed.layers) - 1:  # nobody looks at the other columns
             x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]

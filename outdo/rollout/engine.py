@@ -20,7 +20,8 @@ from outdo.errors import check
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
 from outdo.models.flops import causal_attended, forward_flops
-from outdo.rollout.cache import allocate, forward_step
+from outdo.rollout.cache import AnyCache, KVCache, allocate, forward_step
+from outdo.rollout.graphs import Graphs
 from outdo.rollout.sampler import sample
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory, Usage
 
@@ -83,11 +84,16 @@ class _Rows:
 
 
 class Engine:
-    """Samples from one model. Call `load` after every change of its weights."""
+    """Samples from one model. Call `load` after every change of its weights.
 
-    def __init__(self, model: LanguageModel, dtype: torch.dtype, slots: int) -> None:
+    graphs: whether a GPU decodes by recorded graphs (see `rollout.graphs`).
+    """
+
+    def __init__(self, model: LanguageModel, dtype: torch.dtype, slots: int, graphs: bool = True) -> None:
         self.model, self.dtype, self.slots = model, dtype, slots
         self.device = model.device
+        self._graphs = graphs and self.device.type == "cuda"
+        self._kept: KVCache | None = None  # of the last call, where graphs know it
         self.version = 0
         self._packed: Any = None
         self.critic: Critic | None = None
@@ -95,7 +101,21 @@ class Engine:
     @torch.no_grad()
     def load(self, version: int, critic: Critic | None = None) -> None:
         """Pack the model's current weights; trajectories carry `version`, and the critic's values, from now on."""
-        self._packed, self.version, self.critic = self.model.pack_to_sample(self.dtype), version, critic
+        self._packed, self.version, self.critic = self.model.pack_to_sample(self.dtype, self._packed), version, critic
+
+    def cache(self, slots: int, prompt: int, most: int) -> AnyCache:
+        """A cache for so many sequences, for now of `prompt` tokens, in the end of at most `most`; what it holds is old."""
+        if not self._graphs:
+            return allocate(self.model, slots, prompt, self.dtype)
+        kept = self._kept
+        if kept is None or kept.spare < slots or kept.capacity < most:
+            self._kept = kept = None  # its memory is free before there is another
+            made = allocate(self.model, slots, most, self.dtype)
+            if not isinstance(made, KVCache):
+                return made
+            made.graphs = Graphs()
+            self._kept = kept = made
+        return kept
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling, seed: int,
@@ -134,7 +154,7 @@ class _Run:
         self.engine, self.packed, self.rows, self.sampling, self.environment = engine, packed, rows, sampling, environment
         longest = max((len(p.token_ids) for p in rows.prompts), default=0)
         self.slots = min(engine.slots, len(rows.length))
-        self.cache = allocate(engine.model, self.slots, longest, engine.dtype)
+        self.cache = engine.cache(self.slots, longest, min(longest + sampling.turn_tokens, sampling.max_tokens))
         self.active: IntArray = np.zeros(0, np.int64)  # active[slot] = row
         self.waiting = list(range(len(rows.prompts)))
         base = [randomness.key(seed, engine.version, p.id) for p in rows.prompts]
@@ -169,7 +189,7 @@ class _Run:
         tokens = torch.from_numpy(np.stack([self.rows.prompts[i].token_ids for i in batch]))
         first_slot, P = len(self.active), len(batch)
         # The prompts are computed in the first slot of their group and copied to the others.
-        slots = torch.arange(first_slot, first_slot + P * g)
+        slots = torch.arange(first_slot, first_slot + P * g, device=self.engine.device)
         leaders = slots[::g]
         starts = torch.zeros(P, dtype=torch.int64)
         hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, starts + length - 1, leaders)
@@ -212,7 +232,7 @@ class _Run:
     def _read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """hidden [n, D] -> logits of the next token [n, V] and the critic's values [n], 0 without one."""
         critic = self.engine.critic
-        values = torch.zeros(len(hidden)) if critic is None else critic(hidden)
+        values = torch.zeros(len(hidden), device=hidden.device) if critic is None else critic(hidden)
         return self.engine.model.logits(self.packed, hidden), values
 
     def _charge(self, observed: int, sampled: int, attended: int, heads: int) -> None:
@@ -224,9 +244,9 @@ class _Run:
         self.decode_flops += forward_flops(c, sampled, attended - round(attended * share), heads)
 
     def _sample(self, rows: IntArray, logits: Tensor, values: Tensor) -> None:
-        uniform = torch.from_numpy(randomness.uniform(self.keys[rows], self.rows.length[rows]))
+        uniform = torch.from_numpy(randomness.uniform(self.keys[rows], self.rows.length[rows])).to(logits.device)
         tokens, logprobs = sample(logits, uniform, self.sampling.temperature)
-        self.rows.append_sampled(rows, tokens.numpy(), logprobs.numpy(), values.numpy())
+        self.rows.append_sampled(rows, *(x.cpu().numpy() for x in (tokens, logprobs, values)))
         self.decode_tokens += len(rows)
 
     def _turn_over(self, rows: IntArray) -> BoolArray:
@@ -260,7 +280,8 @@ class _Run:
         holes, movers = np.flatnonzero(gone[:keep]), keep + np.flatnonzero(~gone[keep:])
         if len(holes):
             tokens = int(self.rows.cached[self.active[movers]].max())
-            self.cache.copy(torch.from_numpy(movers), torch.from_numpy(holes), tokens)
+            source, target = (torch.from_numpy(x).to(self.engine.device) for x in (movers, holes))
+            self.cache.copy(source, target, tokens)
             self.active[holes] = self.active[movers]
         self.active = self.active[:keep]
 

@@ -80,7 +80,7 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(self.folder / "ledger.jsonl")
         optimizer, self.algorithm = self.config.optimizer, _algorithm(self.config)
-        critic = Critic(model.config.hidden_size) if self.algorithm.critic else None
+        critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
         self.trainer = Trainer(model, Optimizer(model, optimizer, critic), run.dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
                                temperature=getattr(self.config, "temperature", 1.0), critic=critic)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,12 @@ class MicroBatch:
     returns_N: Tensor  # float32, what a critic should say; 0 without one
     lengths: IntArray  # position behind the last of each segment: the samples by number, then the shared prompts
     begins: IntArray  # position of the first: how much of the sample is a shared prompt
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device."""
+        moved: dict[str, Tensor] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        prompts = None if self.prompts is None else Prompts(*(x.to(device) for x in self.prompts))
+        return replace(self, prompts=prompts, **moved)  # type: ignore[arg-type]
 
 
 def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = False) -> list[MicroBatch]:

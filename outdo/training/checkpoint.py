@@ -26,12 +26,12 @@ class Progress:
 
 
 def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
-    """Write training_state.pt into a checkpoint folder."""
+    """Write training_state.pt into a checkpoint folder; it says nothing of the device that the trainer is on."""
     state = {"optimizer": trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
              "step": progress.step, "evaluated": progress.evaluated,
              "critic": trainer.critic.state_dict() if trainer.critic is not None else {}}
     with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
-        torch.save(state, f)
+        torch.save(_on_cpu(state), f)
 
 
 def load(trainer: Trainer, folder: Path) -> Progress:
@@ -56,8 +56,17 @@ def load_steps(folder: Path) -> int:
 def _read(folder: Path) -> dict[str, Any]:
     """Only tensors and plain values are accepted, never pickled code."""
     try:
-        state = dict(torch.load(folder / FILE, weights_only=True))
+        state = dict(torch.load(folder / FILE, weights_only=True, map_location="cpu"))
         return {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated", "critic")}
     except Exception as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
                         "it is damaged: delete this folder and resume from an earlier one") from None
+
+
+def _on_cpu(value: Any) -> Any:
+    """Plain data with all tensors in it on the CPU."""
+    if isinstance(value, dict):
+        return {k: _on_cpu(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(v) for v in value]
+    return value.cpu() if isinstance(value, torch.Tensor) else value

@@ -55,7 +55,7 @@ class Trainer:
         sums: dict[str, float] = {}
         usage = Usage()
         for batch in batches:
-            part, metrics = self._backward(batch, loss, total)
+            part, metrics = self._backward(batch.to(self.model.device), loss, total)
             if not np.isfinite(part):
                 raise NonFiniteError("the loss", samples)
             for name, value in {"loss": torch.tensor(part * total), **metrics}.items():

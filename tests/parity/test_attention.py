@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outdo.models.attention import attend, attend_causal, causal_bias, split_heads
+from outdo.models.attention import attend, attend_causal, attend_fused, causal_bias, split_heads
 from outdo.models.ops import turn_pairs
 
 B, T, D = 3, 12, 6
@@ -90,6 +90,22 @@ def test_attend_causal(heads: int, kv_heads: int, block: int, packed: bool, dtyp
     close(got.detach(), want.detach(), dtype)
     gradients = torch.autograd.grad(got, ours, grad), torch.autograd.grad(want, theirs, grad.double())
     for g, w in zip(*gradients, strict=True):
+        close(g, w, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["causal", "bias", "segments", "decoding"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (3, 1)])
+def test_attend_fused(heads: int, kv_heads: int, case: str, dtype: torch.dtype) -> None:
+    """What GPUs take, here by the CPU's kernels."""
+    queries = 2 if case == "decoding" else T
+    inputs = [draw(B, n, t, D, seed=i).to(dtype) for i, (n, t) in enumerate([(heads, queries), (kv_heads, T), (kv_heads, T)])]
+    bias = causal_bias(torch.zeros(B, T), segments() if case == "segments" else None, dtype)[..., -queries:, :]
+    grad = draw(B, queries, heads * D, seed=9).to(dtype)
+    ours, theirs = [x.clone().requires_grad_() for x in inputs], [x.double().requires_grad_() for x in inputs]
+    got, want = attend_fused(*ours, None if case == "causal" else bias), twin_attend(*theirs, bias.double())
+    close(got.detach(), want.detach(), dtype)
+    for g, w in zip(torch.autograd.grad(got, ours, grad), torch.autograd.grad(want, theirs, grad.double()), strict=True):
         close(g, w, dtype)
 
 
