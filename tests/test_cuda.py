@@ -202,7 +202,7 @@ def test_sampler_and_trainer_agree_in_bf16() -> None:
     engine.load(0)
     (batch,) = micro_batches([as_sample(t) for t in sampled(engine)], 10**6)
     logprobs, _ = Trainer(model, Optimizer(model, OptimizerConfig()), torch.bfloat16).forward(batch.to(model.device))
-    assert float((logprobs.cpu() - batch.old_logprobs_N).abs().mean()) < 0.05
+    assert float((logprobs.detach().cpu() - batch.old_logprobs_N).abs().mean()) < 0.05
 
 
 @needs_gpu
