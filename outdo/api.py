@@ -261,7 +261,7 @@ def _judged(data: dict[str, Any], given: Given, reward: Reward | None, weights: 
             data["python"] = [*data["python"], "reward" if key == "judge" else "gold"]
     own = (given.task or plugins.find("tasks", data["task"]["name"], Task)).judge  # type: ignore[type-abstract]
     if reward is not None and gold is None and own in (data["judge"]["name"], "function"):  # as `run.resolved`
-        given = replace(given, gold=judge(reward, weights)[1])
+        given = replace(given, gold=given.judge)
     return given
 
 

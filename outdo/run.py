@@ -137,7 +137,8 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     trackers.check_installed(recipe.trackers)
     compute_device(recipe)
     task = given.task or make_task(recipe)
-    judge, gold = given.judge or make_judge(recipe.judge), given.gold or make_judge(recipe.gold)
+    judge = given.judge or make_judge(recipe.judge)
+    gold = given.gold or (judge if recipe.gold == recipe.judge else make_judge(recipe.gold))  # a reward model is read once
     if recipe.plays:
         judge.score([]), gold.score([])  # they say what they lack
     for name, stage in recipe.stage.items():

@@ -45,6 +45,7 @@ class RewardModel(Judge):
         super().__init__(config)
         self._model, self._tokenizer = model, tokenizer
         self._flops = 0.0
+        self._known: dict[str, Score] = {}  # of the last call: the same judge is often asked twice, as judge and as gold
 
     @classmethod
     def of(cls, model: Any, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any) -> Self:
@@ -71,7 +72,6 @@ class RewardModel(Judge):
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
         scores = [unjudgeable(t, "prompt", "completion") for t in trajectories]
-        found: dict[str, Score] = {}
         texts = dict[int, str]()
         for i, t in enumerate(trajectories):
             if scores[i] is None:
@@ -82,6 +82,7 @@ class RewardModel(Judge):
                           "its tokenizer one, or prompts that are strings")
                     scores[i] = Score(None, f"{self.label}: its chat template raised {type(e).__name__}: {str(e)[:80]}")
         ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in dict.fromkeys(texts.values())}
+        found = {text: self._known[text] for text in ids if text in self._known}
         for text, tokens in ids.items():
             if not 0 < len(tokens) <= longest:
                 found[text] = Score(None, f"{self.label} reads 1 to {longest} tokens and this text has {len(tokens)}")
@@ -89,6 +90,7 @@ class RewardModel(Judge):
             for text, value in zip(batch, self._logits([ids[text] for text in batch]), strict=True):
                 finite = math.isfinite(value)
                 found[text] = Score(value, f"{self.label} {value:.4g}") if finite else Score(None, f"{self.label} gave {value}")
+        self._known = found
         return [s if s is not None else found[texts[i]] for i, s in enumerate(scores)]
 
     @property

@@ -124,6 +124,8 @@ def test_flops_are_counted() -> None:
     assert len(lengths) >= 3 and judge.spent_flops() == pytest.approx(
         sum(reward_model.flops(model, len(real.tokenizer()("2+2?" + w)["input_ids"])) for w in {*WORDS}))
     assert judge.spent_flops() == 0.0
+    judge.score([reply(w) for w in WORDS])
+    assert judge.spent_flops() == 0.0, "asked the same again"
 
 
 def test_among_functions() -> None:
