@@ -17,11 +17,11 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import outdo
-from outdo import lock, progress, recipe
+from outdo import cli, lock, progress, recipe
 from outdo.errors import UserError
 from outdo.tasks.dataset import Dataset
 
-SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 64}
+SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 512}
 ROWS = [{"prompt": f"What is {i} + {i}?", "completion": f" It is {2 * i}.", "answer": str(2 * i)} for i in range(60)]
 SAME: dict[str, Any] = {"quiet": True, "threads": 1, "dtype": "fp32"}
 SHORT: dict[str, Any] = {**SAME, "max_prompt_tokens": 32, "max_new_tokens": 8}
@@ -45,7 +45,7 @@ def doer(base: outdo.Result) -> outdo.Result:
 
 
 def test_import_is_fast() -> None:
-    code = "import sys, outdo; assert not {'torch', 'transformers', 'rich'} & set(sys.modules); outdo.evaluate; outdo.nothing"
+    code = "import sys, outdo; assert not {'torch', 'transformers', 'rich'} & set(sys.modules); outdo.nothing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip().endswith("AttributeError: module 'outdo' has no attribute 'nothing'"), done.stderr
 
@@ -125,7 +125,8 @@ def test_the_command_line_does_the_same(base: outdo.Result, tmp_path: Path) -> N
     assert (run.checkpoint / "model.safetensors").read_bytes() == (other.checkpoint / "model.safetensors").read_bytes()
 
 
-def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path) -> None:
+def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """Interrupted in its third step, gone on with by the same call: the numbers of the undisturbed run."""
     calls = 0
 
@@ -143,8 +144,10 @@ def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path) -> None:
     assert not (folder / "stages" / "rl" / "done.json").exists()
     with pytest.raises(UserError, match="was made by another call: seed was 0; resume with the same arguments"):
         outdo.reinforce(base, ROWS, letters, resume=folder, **{**RL, "seed": 1}, checkpoint_s=1e-9)
-    refused = forked("run", "--resume", folder, cwd=tmp_path)
-    assert refused.code == 2 and "was given its dataset and reward by a call from Python" in refused.err
+    monkeypatch.setattr("sys.argv", ["outdo", "run", "--resume", str(folder)])
+    with pytest.raises(SystemExit) as refused:
+        cli.app_main()
+    assert refused.value.code == 2 and "was given its dataset and reward by a call from Python" in capsys.readouterr().err
     run = outdo.reinforce(base, ROWS, letters, resume=folder, **RL, checkpoint_s=1e-9)
     assert run.metrics == doer.metrics and run.evaluations == doer.evaluations
 
@@ -172,7 +175,7 @@ def test_environments_bring_their_reward(base: outdo.Result) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"Go {i}"}], "bonus": i / 4} for i in range(5)]
     with pytest.raises(UserError, match="max_prompt_tokens = 40 leaves out 5"):
         outdo.evaluate(base, rows, environment_factory=Echo, **{**SHORT, "max_prompt_tokens": 40})  # with the tools'
-    records = outdo.evaluate("smollm2", rows, environment_factory=Echo, decode=["greedy"],
+    records = outdo.evaluate(base, rows, environment_factory=Echo, decode=["greedy"], max_turns=2,
                              **{**SHORT, "max_prompt_tokens": 400})  # fmt: skip
     assert sorted(records[0]["items"]) == [0.0, 0.25, 0.5, 0.75, 1.0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from pathlib import Path
@@ -98,6 +99,7 @@ def _asset(name: str) -> Markup:
     return Markup((_HERE / name).read_text())
 
 
+@functools.cache
 def _templates() -> jinja2.Environment:
     out = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
                              trim_blocks=True, lstrip_blocks=True)
