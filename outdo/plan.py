@@ -17,7 +17,7 @@ from outdo.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import forward_flops, update_flops
 from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
-from outdo.run import Given, check_recipe, compute_dtype, make_judge, resolved
+from outdo.run import Given, check_recipe, compute_device, compute_dtype, make_judge, resolved
 from outdo.start import skeleton
 from outdo.tasks.base import Task
 from outdo.text import render as rendering
@@ -94,7 +94,7 @@ def make(recipe: Recipe, done: Collection[str] = (), given: Given | None = None)
     task, judges = checked.task, (checked.judge, checked.gold)
     models = {name: skeleton(recipe, name, task) for name in recipe.order()}
     dtype = compute_dtype(recipe)
-    peak = machine.gemm_peak_flops(dtype, repeats=5)
+    peak = machine.gemm_peak_flops(dtype, repeats=5, device=compute_device(recipe))
     tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
     split, n = [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts or _SAMPLE)
     typical = _typical(task, split, n if recipe.plays else 0)

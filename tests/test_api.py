@@ -1,4 +1,5 @@
-"""outdo from Python: what runs, what it gives back, how it goes on, and what is refused. A tiny model with a real tokenizer.
+"""outdo from Python: what runs, what it gives back, how it goes on, and what is refused. A tiny model, and SmolLM2's tokenizer
+with few words: the whole takes seconds to load for every run.
 
     pytest tests/test_api.py
 """
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import real
 from processes import SCRATCH, forked
 from rich.console import Console
+from toys import config, decoder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import outdo
-from outdo import lock, progress, recipe
+from outdo import cli, lock, progress, recipe
 from outdo.errors import UserError
+from outdo.models import hf
 from outdo.tasks.dataset import Dataset
 
-SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 64}
+SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 2048}
 ROWS = [{"prompt": f"What is {i} + {i}?", "completion": f" It is {2 * i}.", "answer": str(2 * i)} for i in range(60)]
 SAME: dict[str, Any] = {"quiet": True, "threads": 1, "dtype": "fp32"}
 SHORT: dict[str, Any] = {**SAME, "max_prompt_tokens": 32, "max_new_tokens": 8}
@@ -34,8 +38,10 @@ def letters(completions: list[str], **kwargs: Any) -> list[float]:
 
 @pytest.fixture(scope="module")
 def base() -> outdo.Result:
-    texts = [{"text": f"{r['prompt']}{r['completion']}"} for r in ROWS]
-    return outdo.pretrain(texts, SIZES, tokenizer="smollm2", steps=3, batch_size=4, out=SCRATCH / "base",
+    texts, folder = [{"text": f"{r['prompt']}{r['completion']}"} for r in ROWS], SCRATCH / "words"
+    words = real.tokenizer().train_new_from_iterator([real.tokenizer().chat_template, *(t["text"] for t in texts)], 500)
+    hf.save(decoder(config(vocab_size=len(words))), words, folder)
+    return outdo.pretrain(texts, SIZES, tokenizer=str(folder), steps=3, batch_size=4, out=SCRATCH / "base",
                           learning_rate=1e-2, **SAME)
 
 
@@ -45,7 +51,7 @@ def doer(base: outdo.Result) -> outdo.Result:
 
 
 def test_import_is_fast() -> None:
-    code = "import sys, outdo; assert not {'torch', 'transformers', 'rich'} & set(sys.modules); outdo.evaluate; outdo.nothing"
+    code = "import sys, outdo; assert not {'torch', 'transformers', 'rich'} & set(sys.modules); outdo.nothing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip().endswith("AttributeError: module 'outdo' has no attribute 'nothing'"), done.stderr
 
@@ -125,7 +131,8 @@ def test_the_command_line_does_the_same(base: outdo.Result, tmp_path: Path) -> N
     assert (run.checkpoint / "model.safetensors").read_bytes() == (other.checkpoint / "model.safetensors").read_bytes()
 
 
-def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path) -> None:
+def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """Interrupted in its third step, gone on with by the same call: the numbers of the undisturbed run."""
     calls = 0
 
@@ -143,8 +150,10 @@ def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path) -> None:
     assert not (folder / "stages" / "rl" / "done.json").exists()
     with pytest.raises(UserError, match="was made by another call: seed was 0; resume with the same arguments"):
         outdo.reinforce(base, ROWS, letters, resume=folder, **{**RL, "seed": 1}, checkpoint_s=1e-9)
-    refused = forked("run", "--resume", folder, cwd=tmp_path)
-    assert refused.code == 2 and "was given its dataset and reward by a call from Python" in refused.err
+    monkeypatch.setattr("sys.argv", ["outdo", "run", "--resume", str(folder)])
+    with pytest.raises(SystemExit) as refused:
+        cli.app_main()
+    assert refused.value.code == 2 and "was given its dataset and reward by a call from Python" in capsys.readouterr().err
     run = outdo.reinforce(base, ROWS, letters, resume=folder, **RL, checkpoint_s=1e-9)
     assert run.metrics == doer.metrics and run.evaluations == doer.evaluations
 
@@ -172,8 +181,8 @@ def test_environments_bring_their_reward(base: outdo.Result) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"Go {i}"}], "bonus": i / 4} for i in range(5)]
     with pytest.raises(UserError, match="max_prompt_tokens = 40 leaves out 5"):
         outdo.evaluate(base, rows, environment_factory=Echo, **{**SHORT, "max_prompt_tokens": 40})  # with the tools'
-    records = outdo.evaluate("smollm2", rows, environment_factory=Echo, decode=["greedy"],
-                             **{**SHORT, "max_prompt_tokens": 400})  # fmt: skip
+    records = outdo.evaluate(base, rows, environment_factory=Echo, decode=["greedy"], max_turns=2,
+                             **{**SHORT, "max_prompt_tokens": 1000})  # fmt: skip
     assert sorted(records[0]["items"]) == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 

@@ -82,9 +82,12 @@ def main() -> None:
 
     torch.set_num_threads(1)
     from outdo import plan, play, progress, run  # noqa: F401
+    from outdo.report import page
     from outdo.tasks.chess.tables import tables
 
     tables("KQK")
+    for name in page._templates().list_templates(["jinja"]):
+        page._templates().get_template(name)  # compiled once for all children
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from pathlib import Path
@@ -103,6 +104,7 @@ def _asset(name: str) -> Markup:
     return Markup((_HERE / name).read_text())
 
 
+@functools.cache
 def _templates(shares: bool) -> jinja2.Environment:
     """shares: scores lie between 0 and 1, and are shown in percent."""
     out = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,

@@ -6,7 +6,6 @@ step 0's are looked at. Booked as overhead ("preflight"); a stage that has begun
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -151,7 +150,7 @@ def batch_flops(model: LanguageModel, samples: Sequence[Sample]) -> float:
 
 def table(loop: Loop, found: dict[str, Any]) -> str:
     """What was found, for people."""
-    total, need = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), sum(found["memory_bytes"].values())
+    total, need = machine.memory_bytes(loop.model.device), sum(found["memory_bytes"].values())
     gb = {k: f"{k} {v / 1e9:.1f}" for k, v in found["memory_bytes"].items()}
     step, parts = found["step_s"], [f"{k} {v:.3g}" for k, v in found["reward_parts"].items()]
     of = "" if len(parts) < 2 else f" ({', '.join(parts)})"

@@ -23,7 +23,8 @@ from outdo.recipe import Rejection, Rl
 from outdo.stages.preflight import describe, nothing_to_learn
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
-HOPELESS = ("--set", "stage.rl.judge.name=outcome")  # a model this small never mates
+# A model this small never mates.
+HOPELESS = ("--set", "stage.rl.judge.name=outcome", "--set", "stage.sft.steps=2", "--set", "evaluation.prompts=2")
 
 
 def group(values: Sequence[float | None], cut: int = 0, prompt: int = 3, silent: int = 0) -> Group:
