@@ -181,7 +181,7 @@ def test_environments_bring_their_reward(base: outdo.Result) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"Go {i}"}], "bonus": i / 4} for i in range(5)]
     with pytest.raises(UserError, match="max_prompt_tokens = 40 leaves out 5"):
         outdo.evaluate(base, rows, environment_factory=Echo, **{**SHORT, "max_prompt_tokens": 40})  # with the tools'
-    records = outdo.evaluate(base, rows, environment_factory=Echo, decode=["greedy"], max_turns=2,
+    records = outdo.evaluate(base, rows, environment_factory=Echo, decode=["greedy"],
                              **{**SHORT, "max_prompt_tokens": 1000})  # fmt: skip
     assert sorted(records[0]["items"]) == [0.0, 0.25, 0.5, 0.75, 1.0]
 

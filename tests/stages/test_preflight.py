@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import TINY, forked, lines, reference
+from processes import SCRATCH, TINY, forked, lines
 from test_resume import weights
 
 from outdo import files, recipe
@@ -23,8 +24,16 @@ from outdo.recipe import Rejection, Rl
 from outdo.stages.preflight import describe, nothing_to_learn
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
-# A model this small never mates.
-HOPELESS = ("--set", "stage.rl.judge.name=outcome", "--set", "stage.sft.steps=2", "--set", "evaluation.prompts=2")
+QUICK = [part for option in ("stage.sft.steps=2", "stage.rl.steps=3", "evaluation.prompts=2", "checkpoint_s=60")
+         for part in ("--set", option)]  # fmt: skip
+HOPELESS = [*QUICK, "--set", "stage.rl.judge.name=outcome"]  # a model this small never mates
+
+
+@functools.cache
+def undisturbed() -> Path:
+    done = forked("run", TINY, *QUICK, "--out", SCRATCH / "preflight", cwd=SCRATCH)
+    assert done.code == 0, done.err
+    return SCRATCH / "preflight"
 
 
 def group(values: Sequence[float | None], cut: int = 0, prompt: int = 3, silent: int = 0) -> Group:
@@ -69,7 +78,7 @@ def test_describe() -> None:
 
 
 def test_it_sees_what_the_first_step_will_see() -> None:
-    stage = reference() / "stages" / "rl"
+    stage = undisturbed() / "stages" / "rl"
     seen, first = files.read_json(stage / "preflight.json"), lines(stage / "metrics.jsonl")[0]
     assert seen["stop"] is None and seen["samples"] == 16
     for key in ("reward", "zero_variance_groups", "tokens_per_episode"):
@@ -78,7 +87,7 @@ def test_it_sees_what_the_first_step_will_see() -> None:
     assert all(v > 0 for v in seen["step_s"].values())
     (event,) = [e for e in lines(stage / "ledger.jsonl") if e["what"] == "preflight"]
     assert event["decode_tokens"] > 0 and event["wall_s"] > 0, "booked, beside the budget"
-    summary = files.read_json(reference() / "summary.json")["ledger"]["rl"]
+    summary = files.read_json(undisturbed() / "summary.json")["ledger"]["rl"]
     assert summary["overhead_wall_s"] > event["wall_s"]
 
 
@@ -105,12 +114,12 @@ def test_a_control_may_learn_nothing(tmp_path: Path) -> None:
 def test_killed_in_the_middle_of_it(tmp_path: Path) -> None:
     """Once before and once after it was kept: the run is the undisturbed one, and has one preflight.json."""
     folder = tmp_path / "run"
-    assert forked("run", TINY, "--out", folder, cwd=tmp_path, kill=("rl/.preflight", 1)).code == -signal.SIGKILL
+    assert forked("run", TINY, *QUICK, "--out", folder, cwd=tmp_path, kill=("rl/.preflight", 1)).code == -signal.SIGKILL
     assert not (folder / "stages" / "rl" / "preflight.json").exists()
     assert forked("run", "--resume", folder, cwd=tmp_path, kill=("rl/evaluations", 1)).code == -signal.SIGKILL
     assert files.read_json(folder / "stages" / "rl" / "preflight.json")["stop"] is None
     assert forked("run", "--resume", folder, cwd=tmp_path).code == 0
-    assert weights(folder, "rl") == weights(reference(), "rl")
+    assert weights(folder, "rl") == weights(undisturbed(), "rl")
     looks = [e for e in lines(folder / "stages" / "rl" / "ledger.jsonl") if e["what"] == "preflight"]
     assert [bool(e.get("redone")) for e in looks] == [True, True], "booked twice: paid for twice"
 
