@@ -86,8 +86,10 @@ def main() -> None:
     from outdo.tasks.chess.tables import tables
 
     tables("KQK")
-    for name in page._templates().list_templates(["jinja"]):
-        page._templates().get_template(name)  # compiled once for all children
+    for shares in (True, False):
+        templates = page._templates(shares)
+        for name in templates.list_templates(["jinja"]):
+            templates.get_template(name)  # compiled once for all children
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
