@@ -163,15 +163,15 @@ def test_a_stream_is_shuffled_like_the_sequence_when_one_window_holds_it() -> No
     (("stage.sft.heldout_data='gone.jsonl'",), "data 'gone.jsonl' does not exist"),
     (("stage.sft.max_tokens=5",), "DATA: none of the first 50 rows (prompt-completion: prompt, completion) has a token to train "
      "on within 5 tokens; give answers to imitate, or raise max_tokens or the context"),
-    (("stage.sft.data='bad.jsonl'",), "bad.jsonl, row 1 has the columns question; wanted are those of one shape: "),
-    (("stage.sft.data='chat.jsonl'",), "chat.jsonl, row 0: the tokenizer has no chat template"),
+    (("stage.sft.data='bad.jsonl'",), "HERE/bad.jsonl, row 1 has the columns question; wanted are those of one shape: "),
+    (("stage.sft.data='chat.jsonl'",), "HERE/chat.jsonl, row 0: the tokenizer has no chat template"),
 ])  # fmt: skip
 def test_bad_input(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"question": "q"}\n')
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "assistant", "content": "a"}]}\n')
     done = forked(*argv(tmp_path / "run", *options), cwd=tmp_path)
     assert done.code == 2 and done.err.count("\n") == 1
-    assert done.err.startswith("outdo: error: " + said.replace("DATA", str(data())))
+    assert done.err.startswith("outdo: error: " + said.replace("DATA", str(data())).replace("HERE", str(tmp_path)))
     assert not (tmp_path / "run").exists()
 
 
