@@ -90,7 +90,8 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
 def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("class Mine: ...\n")
     said = refused("run", TINY, "--set", "judge={name='mine.py:Mine'}", cwd=tmp_path)
-    assert said == "'mine.py:Mine': mine.py has no class Mine derived from Judge"
+    file = tmp_path / "mine.py"
+    assert said == f"'{file}:Mine': {file} has no class Mine derived from Judge"
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
