@@ -25,7 +25,7 @@ def describe(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         "outdo": outdo.__version__,
         "python": platform.python_version(),
         "packages": {p: importlib.metadata.version(p) for p in _PACKAGES},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [{"__main__.py": "outdo"}.get(name := Path(sys.argv[0]).name, name), *sys.argv[1:]],
         "git": _git(),
         "platform": platform.platform(),
         "processor": _processor(),

@@ -236,5 +236,6 @@ def test_measurement_of_several_answers_counts_prompts() -> None:
 
     m = measure(Graded(win=answers), four, prompts, {})
     assert m.items == pytest.approx([0.25, 1.0, 0.0]) and m.n == 3 and len(m.answers) == 12
-    assert (m.value, *m.ci95) == pytest.approx(mean_interval([0.25, 1.0, 0.0])[:3]), "answers to one prompt are no new evidence"
+    expected = np.clip(mean_interval([0.25, 1.0, 0.0])[:3], 0, 1)
+    assert (m.value, *m.ci95) == pytest.approx(expected), "answers to one prompt are no new evidence; shares stay shares"
     assert m.extra == {"pass@1": pytest.approx((0.25 + 1 + 0) / 3), "pass@4": pytest.approx(0.5)}

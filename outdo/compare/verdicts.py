@@ -266,6 +266,9 @@ def known_answers(e: Evidence) -> Iterator[Verdict]:
                "Does not apply: the right answers are known.")
     yield make("rule_preferences", "No rule can be written, people can only prefer: RLHF", "not measurable here",
                "Does not apply: a program says which answers are right; no preferences were collected.")
+    yield make("rule_dense", "Dense feedback exists: SFT may be enough", "not measurable here",
+               "Not tested apart: right answers tell every token, which is the first rule; feedback on the steps of wrong ones "
+               "was not used.")
 
 
 def rules(e: Evidence) -> Iterator[Verdict]:

@@ -81,10 +81,13 @@ def _row_means(values_PK: np.ndarray) -> np.ndarray:
 
 
 def _interval(items: np.ndarray) -> tuple[float, float, float, int]:
-    """As `mean_interval`, but Wilson's interval for zeros and ones."""
+    """As `mean_interval`, but Wilson's interval for zeros and ones, and none that leaves [0, 1] for what lies in it."""
     value, low, high, n = mean_interval(items)
-    if np.isin(items[~np.isnan(items)], (0.0, 1.0)).all():
+    known = items[~np.isnan(items)]
+    if np.isin(known, (0.0, 1.0)).all():
         low, high = wilson(value * n if n else 0.0, n)
+    elif ((known >= 0) & (known <= 1)).all():
+        low, high = max(low, 0.0), min(high, 1.0)
     return value, low, high, n
 
 
