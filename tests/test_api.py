@@ -16,7 +16,7 @@ import pytest
 import real
 from processes import SCRATCH, forked
 from rich.console import Console
-from toys import config, decoder
+from toys import Pays, config, decoder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import outdo
@@ -158,30 +158,12 @@ def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path, monkeypa
     assert run.metrics == doer.metrics and run.evaluations == doer.evaluations
 
 
-class Echo:
-    """An environment that pays what its row says."""
-
-    def reset(self, prompt: Any, bonus: float, **kwargs: Any) -> None:
-        self.bonus = bonus
-
-    def look(self, what: str) -> str:
-        """Look at something.
-
-        Args:
-            what: at what.
-        """
-        return what
-
-    def get_reward(self) -> float:
-        return self.bonus
-
-
 @pytest.mark.slow
 def test_environments_bring_their_reward(base: outdo.Result) -> None:
     rows = [{"prompt": [{"role": "user", "content": f"Go {i}"}], "bonus": i / 4} for i in range(5)]
     with pytest.raises(UserError, match="max_prompt_tokens = 40 leaves out 5"):
-        outdo.evaluate(base, rows, environment_factory=Echo, **{**SHORT, "max_prompt_tokens": 40})  # with the tools'
-    records = outdo.evaluate(base, rows, environment_factory=Echo, decode=["greedy"],
+        outdo.evaluate(base, rows, environment_factory=Pays, **{**SHORT, "max_prompt_tokens": 40})  # with the tools'
+    records = outdo.evaluate(base, rows, environment_factory=Pays, decode=["greedy"],
                              **{**SHORT, "max_prompt_tokens": 1000})  # fmt: skip
     assert sorted(records[0]["items"]) == [0.0, 0.25, 0.5, 0.75, 1.0]
 

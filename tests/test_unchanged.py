@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import reward_models
 from processes import SCRATCH, forked
+from toys import Pays
 from transformers import AutoModelForSequenceClassification
 
 import outdo
@@ -64,26 +65,6 @@ def test_relative_paths_are_found_from_anywhere(base: outdo.Result, tmp_path: Pa
     done = forked("run", "--resume", whole, cwd=away)
     assert done.code == 0, done.err
     assert outdo.Result(whole).evaluations == run.evaluations
-
-
-class Pays:
-    """An environment that pays what its row says; no model has to call anything for it."""
-
-    def reset(self, bonus: float, **kwargs: Any) -> None:
-        self.bonus = bonus
-
-    def look(self, what: str) -> str:
-        """Look at something.
-
-        Args:
-            what: at what.
-        """
-        return what
-
-    def get_reward(self) -> float:
-        return self.bonus
-
-
 
 
 def test_environments_are_chosen_by_rows_and_pay_beside_the_reward(tmp_path: Path) -> None:

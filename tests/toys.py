@@ -101,3 +101,21 @@ class Ragged:
 
     def info(self, row: int) -> dict[str, Any]:
         return {"turns": len(self.replies[row])}
+
+
+class Pays:
+    """An environment that pays what its row says; no model has to call anything for it."""
+
+    def reset(self, bonus: float, **kwargs: Any) -> None:
+        self.bonus = bonus
+
+    def look(self, what: str) -> str:
+        """Look at something.
+
+        Args:
+            what: at what.
+        """
+        return what
+
+    def get_reward(self) -> float:
+        return self.bonus

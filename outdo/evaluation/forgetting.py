@@ -8,7 +8,6 @@ seventy years ago (1905, 1925). A story and not, say, documentation: prose is wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo.errors import UserError, check
 from outdo.evaluation.stats import hierarchical_interval
 from outdo.models.base import LanguageModel
-from outdo.models.flops import causal_attended, forward_flops
+from outdo.models.score import token_logprobs
 from outdo.types import IntArray, Usage
 
 BUILTIN = "builtin"
@@ -64,24 +63,14 @@ def load(source: str, most_tokens: int, tokenizer: PreTrainedTokenizerBase, cont
     return Corpus(source, hashlib.sha256(text.encode()).hexdigest(), passages)
 
 
-@torch.inference_mode()
 def read(model: LanguageModel, dtype: torch.dtype, corpus: Corpus) -> tuple[dict[str, Any], Usage]:
     """{"value": nats per token, "ci95" (bootstrap over passages), "n" passages, "tokens", "items": nats per token of each, ...}.
 
     Every token of a passage but its first is predicted from those before it.
     """
-    packed = model.pack(dtype)
     P, T = corpus.passages_PT.shape
-    items = np.round(np.concatenate([_nats(model, packed, corpus.passages_PT[i : i + _ROWS]) for i in range(0, P, _ROWS)]), 5)
-    usage = Usage(prefill_tokens=P * T, prefill_flops=forward_flops(model.config, P * T, P * causal_attended(T), P * (T - 1)))
+    wanted = np.arange(T) > 0
+    logprobs, usage = token_logprobs(model, dtype, [(p, wanted) for p in corpus.passages_PT], _ROWS * T)
+    items = np.round([-x.mean(dtype=np.float64) for x in logprobs], 5)
     return {"value": float(items.mean()), "ci95": list(hierarchical_interval(items)), "n": P, "tokens": P * (T - 1),
             "corpus": corpus.name, "sha256": corpus.sha256, "items": items.tolist()}, usage
-
-
-def _nats(model: LanguageModel, packed: Any, passages_RT: IntArray) -> Sequence[float]:
-    tokens = torch.from_numpy(passages_RT).to(model.device)
-    R, T = tokens.shape
-    wanted = torch.arange(R * T, device=tokens.device).view(R, T)[:, :-1].flatten()
-    hidden = model.hidden(packed, tokens, wanted_N=wanted)
-    logprobs = model.logprobs(packed, hidden, tokens[:, 1:].flatten(), 1.0)
-    return (-logprobs.view(R, T - 1).double().mean(1)).tolist()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from outdo.models.base import LanguageModel
-from outdo.models.flops import causal_attended, forward_flops
+from outdo.models.score import token_logprobs
 from outdo.types import Sample, Usage
 
 DECODE = "loss"  # what stands in an evaluation's record where others say how they sampled
@@ -27,7 +27,6 @@ def ratio_interval(sums_R: ArrayLike, counts_R: ArrayLike, draws: int = 2000, se
     return float(low), float(high)
 
 
-@torch.inference_mode()
 def heldout_loss(model: LanguageModel, dtype: torch.dtype, samples: Sequence[Sample],
                  micro_tokens: int = 4096) -> tuple[dict[str, Any], Usage]:
     """A record for evaluations.jsonl, and what it cost. Every sample has tokens that train.
@@ -35,28 +34,13 @@ def heldout_loss(model: LanguageModel, dtype: torch.dtype, samples: Sequence[Sam
     {"metric": "loss", "value": nats per trained token, "ci95" over rows, "n" rows, "items": nats per token of each row,
     "extra": {"tokens": all that train}, "row_tokens": of each row}.
     """
-    packed, nats_R = model.pack(dtype), np.zeros(len(samples))
-    left = sorted(range(len(samples)), key=lambda i: -len(samples[i].token_ids))
-    while left:
-        T = len(samples[left[0]].token_ids)
-        rows = max(1, micro_tokens // T)
-        some, left = left[:rows], left[rows:]
-        tokens, mask = np.zeros((len(some), T), np.int64), np.zeros((len(some), T), bool)
-        for row, i in enumerate(some):
-            n = len(samples[i].token_ids)
-            tokens[row, :n], mask[row, :n] = samples[i].token_ids, samples[i].mask
-        targets = np.flatnonzero(mask)  # position 0 of a row never trains, so the one before is the same row's
-        tokens_BT, targets_N = (torch.from_numpy(array).to(model.device) for array in (tokens, targets))
-        hidden = model.hidden(packed, tokens_BT, wanted_N=targets_N - 1)
-        logprobs = model.logprobs(packed, hidden, tokens_BT.flatten()[targets_N], 1.0)
-        nats_R[some] = np.bincount(targets // T, -logprobs.double().cpu().numpy(), minlength=len(some))
-    tokens_R = np.array([s.mask.sum() for s in samples])
-    lengths, trained = [len(s.token_ids) for s in samples], int(tokens_R.sum())
-    flops = forward_flops(model.config, sum(lengths), sum(map(causal_attended, lengths)), trained)
+    logprobs, usage = token_logprobs(model, dtype, [(s.token_ids, s.mask) for s in samples], micro_tokens)
+    nats_R, tokens_R = (np.array([f(x) for x in logprobs]) for f in (lambda x: -x.sum(dtype=np.float64), len))
+    trained = int(tokens_R.sum())
     record = {"metric": "loss", "value": float(nats_R.sum() / trained), "ci95": ratio_interval(nats_R, tokens_R),
               "n": len(samples), "extra": {"tokens": trained}, "items": np.round(nats_R / tokens_R, 6).tolist(),
               "row_tokens": tokens_R.tolist()}
-    return record, Usage(prefill_tokens=sum(lengths), prefill_flops=flops)
+    return record, usage
 
 
 def summarise(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:

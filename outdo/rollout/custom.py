@@ -10,16 +10,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from outdo.errors import UserError, check
-from outdo.models.flops import causal_attended, forward_flops
+from outdo.models.score import token_logprobs
 from outdo.rollout.engine import Engine, Sampling
 from outdo.types import BoolArray, Finish, FloatArray, IntArray, Prompt, Trajectory, Usage
 
@@ -133,35 +133,14 @@ def _trajectory(prompt: Prompt, sample: int, columns: Mapping[str, Any], i: int,
     return Trajectory(prompt.id, sample, np.array(asked + said, np.int64), mask, logprobs, version, finish, info)
 
 
-@torch.inference_mode()
 def _with_logprobs(engine: Engine, trajectories: Sequence[Trajectory], temperature: float) -> tuple[list[Trajectory], Usage]:
     """The same with log-probs under the engine's model, from whole forward passes."""
-    model, out = engine.model, list(trajectories)
-    packed = model.pack(engine.dtype)
-    usage = Usage()
-    order = sorted(range(len(out)), key=lambda i: -len(out[i].token_ids))
-    while order:
-        T = len(out[order[0]].token_ids)
-        batch, order = order[: max(1, _BATCH_TOKENS // T)], order[max(1, _BATCH_TOKENS // T) :]
-        tokens, mask = np.zeros((len(batch), T), np.int64), np.zeros((len(batch), T), bool)
-        for row, i in enumerate(batch):
-            tokens[row, : len(out[i].token_ids)], mask[row, : len(out[i].mask)] = out[i].token_ids, out[i].mask
-        wanted = np.flatnonzero(mask)  # never the first token of a row: a prompt comes before
-        if not len(wanted):
-            continue
-        ids = torch.from_numpy(tokens).to(model.device)
-        at = torch.from_numpy(wanted).to(model.device)
-        found = model.logprobs(packed, model.hidden(packed, ids, wanted_N=at - 1), ids.view(-1)[at], temperature)
-        filled = np.zeros((len(batch), T), np.float32)
-        filled[mask] = found.cpu().numpy()
-        lengths = [len(out[i].token_ids) for i in batch]
-        usage += Usage(prefill_tokens=sum(lengths), prefill_flops=forward_flops(
-            model.config, sum(lengths), sum(map(causal_attended, lengths)), len(wanted)))
-        for row, i in enumerate(batch):
-            t = out[i]
-            out[i] = Trajectory(t.prompt_id, t.sample, t.token_ids, t.mask, filled[row, : lengths[row]].copy(), t.policy_version,
-                                t.finish, t.info)
-    return out, usage
+    rows = [(t.token_ids, t.mask) for t in trajectories]
+    found, usage = token_logprobs(engine.model, engine.dtype, rows, _BATCH_TOKENS, temperature)
+    filled = [np.zeros(len(t.mask), np.float32) for t in trajectories]
+    for t, row, own in zip(trajectories, filled, found, strict=True):
+        row[t.mask] = own
+    return [replace(t, logprobs=row) for t, row in zip(trajectories, filled, strict=True)], usage
 
 
 def _number(logprob: Any) -> float:

@@ -21,7 +21,7 @@ from outdo.models.flops import causal_attended, update_flops
 from outdo.recipe import Rejection, Rollouts
 from outdo.stages import rl
 from outdo.stages.loop import Loop
-from outdo.training.batch import Family, families
+from outdo.training.batch import families
 from outdo.training.optimizer import step_flops
 from outdo.types import Finish, Group, Sample, Usage
 
@@ -143,7 +143,7 @@ def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict
 
 def batch_flops(model: LanguageModel, samples: Sequence[Sample]) -> float:
     """FLOPs of an update on these samples, those of one prompt together where the model can."""
-    whole = families(samples) if model.shares_prompts else [Family([s], 0) for s in samples]
+    whole = families(samples, model.shares_prompts)
     attended = sum(causal_attended(f.shared) + sum(causal_attended(len(s.token_ids), f.shared) for s in f.samples) for f in whole)
     return update_flops(model.config, sum(f.tokens for f in whole), attended, sum(int(s.mask.sum()) for s in samples))
 

@@ -70,7 +70,7 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = Fa
     """
     if not samples:
         return []
-    whole = families(samples) if share else [Family([s], 0) for s in samples]
+    whole = families(samples, share)
     T = _round_length(max(f.tokens for f in whole))
     rows = pack([f.tokens for f in whole], T)
     pieces = min(len(rows), -(-len(rows) * T // micro_tokens))
@@ -79,8 +79,13 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = Fa
     return [_collate([[whole[j] for j in row] for row in part], T) for part in parts]
 
 
-def families(samples: Sequence[Sample]) -> list[Family]:
-    """Samples by what comes before their first token that trains, cut into equal parts of about _FAMILY_TOKENS."""
+def families(samples: Sequence[Sample], share: bool = True) -> list[Family]:
+    """Samples by what comes before their first token that trains, cut into equal parts of about _FAMILY_TOKENS.
+
+    share: False keeps every sample by itself.
+    """
+    if not share:
+        return [Family([s], 0) for s in samples]
     same: dict[bytes, list[Sample]] = {}
     for s in samples:
         same.setdefault(s.token_ids[: _prompt(s)].tobytes(), []).append(s)
