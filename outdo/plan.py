@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from outdo import machine, randomness
+from outdo.evaluation import forgetting
 from outdo.judges.base import Judge
 from outdo.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.models.base import LanguageModel, Sizes
@@ -124,11 +125,20 @@ def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: fl
     flops = budget if by_flops and budget else steps * per_step
     update_share = update / per_step
     seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
-    episodes = recipe.evaluation.prompts * (recipe.evaluation.points + len(_opponents(recipe, task)))
-    samples = recipe.evaluation.samples
-    evaluation = episodes * (samples * _forward(c, typical.sharing(1 / samples)) + _forward(c, typical))
+    evaluation = _evaluation_flops(recipe, name, task, c, typical)
     return StagePlan(name, recipe.parent(name), f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
                      seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
+
+
+def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: Length) -> float:
+    """Of all measurements of a stage: along its way, at its end, and before it where a tree starts."""
+    e, root = recipe.evaluation, recipe.parent(name) is None
+    times = e.points + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
+    flops = e.prompts * times * (e.samples * _forward(c, typical.sharing(1 / e.samples)) + _forward(c, typical))
+    if e.corpus:
+        T = min(forgetting.PASSAGE_TOKENS, c.max_position_embeddings)
+        flops += (1 + root) * (e.corpus_tokens // T) * forward_flops(c, T, T * (T + 1) // 2, T - 1)
+    return flops
 
 
 def _step(stage: AnyStage, task: Task, model: LanguageModel, typical: Length, rows: Rows | None) -> tuple[float, float, str]:
@@ -206,8 +216,9 @@ def _evaluation(recipe: Recipe, task: Task) -> str:
         return loss
     first, everybody = task.opponents[0], ", ".join(_opponents(recipe, task))
     whom = "" if everybody == "none" else f" against {first}, at its end against {everybody}"
-    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage{whom}; "
-            "charged to no budget" + (f"; {loss}" if rows else ""))
+    further = [f"at its end on {', '.join(e.also)}"] * bool(e.also) + ["on the corpus"] * bool(e.corpus)
+    return (f"{e.prompts:,} {e.split} prompts, sampled and greedy; at the start and {e.points} points of each stage{whom}"
+            f"{''.join(f', {x}' for x in further)}; charged to no budget" + (f"; {loss}" if rows else ""))
 
 
 def _notes(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import torch
 from processes import SCRATCH, forked, lines
 from toys import SMALL, config, decoder
 
-from outdo import recipe
+from outdo import plan, recipe
 from outdo.compare import table
 from outdo.compare.summary import summarise
 from outdo.errors import UserError
@@ -112,6 +112,23 @@ def test_when_it_is_measured(run: Path) -> None:
         booked = lines(run / "stages" / stage / "ledger.jsonl")
         read = [e for e in booked if e["what"] == "evaluate" and not e["decode_tokens"]]
         assert [e["prefill_tokens"] for e in read] == [4 * 128] * len(at[stage])
+
+
+def test_the_plan_counts_what_more_is_measured(base: Path, run: Path) -> None:
+    def planned(**changes: Any) -> dict[str, float]:
+        stages = plan.make(recipe.load(TEXT, {"stage.sft.from": str(base), **changes})).stages
+        return {s.name: s.evaluation_flops for s in stages}
+
+    everything = planned()
+    without_corpus = planned(**{"evaluation.corpus": ""})
+    least = planned(**{"evaluation.corpus": "", "evaluation.also": []})
+    for stage in STAGES:
+        read = [e for e in lines(run / "stages" / stage / "ledger.jsonl") if e["what"] == "evaluate" and not e["decode_tokens"]]
+        cost = sum(e["prefill_flops"] + e["decode_flops"] for e in read)
+        assert everything[stage] - without_corpus[stage] == pytest.approx(cost, rel=1e-6)
+        tried = [e for e in lines(run / "stages" / stage / "evaluations.jsonl") if e["decode"] == "greedy"]
+        further = [e for e in tried if e["split"] == "harder"]
+        assert without_corpus[stage] / least[stage] == pytest.approx(len(tried) / (len(tried) - len(further)))
 
 
 @pytest.mark.slow
