@@ -53,10 +53,19 @@ def test_the_interval() -> None:
     assert 0.89 < np.mean(inside) < 0.98, "it holds what it should about as often as it says"
 
 
+def test_seeds_are_drawn_too() -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(1, 50, 200)
+    nats = tokens * rng.normal([[1.5], [2.0], [2.5]], 0.1, (3, 200))
+    low, high = ratio_interval(nats, tokens) or (0, 0)
+    assert 1.45 < low < 1.75 and 2.25 < high < 2.55, "seeds that far apart say little about the next"
+    assert ratio_interval(nats[:1], tokens) == ratio_interval(nats[0], tokens)
+
+
 def test_a_change_is_paired() -> None:
     """Rows differ by nats, all get better by a tenth: the change is known far better than the level."""
     start, _ = heldout_loss(MODEL, torch.float32, ROWS)
     end = {**start, "items": [x - 0.1 for x in start["items"]], "value": start["value"] - 0.1}
-    found = summarise(start, end)
+    found = summarise([start], [end])
     assert found["change"]["value"] == pytest.approx(-0.1) and found["change"]["ci95"] == pytest.approx((-0.1, -0.1))
     assert found["value"] == end["value"] and found["n"] == 7 and found["tokens"] == start["extra"]["tokens"]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from outdo import files
-from outdo.compare import forgetting
+from outdo.compare import forgetting, losses
 from outdo.compare.evidence import Evidence, by_split, start_name
 from outdo.compare.verdicts import verdicts
-from outdo.evaluation import loss
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
@@ -18,14 +17,15 @@ from outdo.recipe import load as load_recipe
 def summarise(folder: Path) -> dict[str, Any]:
     """The content of summary.json, read from a run folder's other files."""
     recipe = load_recipe(folder / "recipe.toml")
+    evidence = Evidence([folder], recipe)
     return {
         "task": recipe.task.name,
         "recipe": recipe.name,
         "seed": recipe.seed,
         "players": [*model_players(folder, recipe), *reference_players(folder, recipe)],
-        "forgetting": forgetting.rows(Evidence([folder], recipe)),
+        "forgetting": forgetting.rows(evidence),
         "ledger": {name: ledger.summarise(ledger.read(folder / "stages" / name / "ledger.jsonl")) for name in recipe.stage},
-        "losses": losses(folder, recipe),
+        "losses": [{**r, "seeds": [recipe.seed]} for r in losses.rows(evidence)],
         "verdicts": verdicts(folder, recipe),
     }
 
@@ -44,16 +44,6 @@ def model_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
                     begun = _player(start, None, e["decode"], e, recipe.seed, extra, split)
                     starts[start, split, e["decode"], e["opponent"]] = begun
     return [*stages, *starts.values()]
-
-
-def losses(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """One row per finished stage that imitated rows: its loss on held-out ones."""
-    out = []
-    for name in recipe.order():
-        found = [e for e in files.read_lines(folder / "stages" / name / "evaluations.jsonl") if e["decode"] == loss.DECODE]
-        if found and found[-1]["last"]:
-            out.append({"stage": name, **loss.summarise(found[0], found[-1]), "seeds": [recipe.seed]})
-    return out
 
 
 def reference_players(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from outdo import files
-from outdo.compare import forgetting
+from outdo.compare import forgetting, losses
 from outdo.compare.evidence import Evidence, Items, items
 from outdo.compare.verdicts import verdicts
 from outdo.compare.words import rate, score
@@ -110,6 +110,11 @@ def markdown(e: Evidence) -> str:
         lines += [f"**Forgetting** (nats per token on the corpus, {read[0]['n']} passages, {read[0]['tokens']:,} tokens)", "",
                   "| player | nats | 95 % interval | since the start | 95 % interval |", "|---|---|---|---|---|"]
         lines += [f"| {r['name']} | **{r['value']:.3f}** | {_range(r['ci95'])} | {_change(r['change'])} |" for r in read] + [""]
+    if lost := losses.rows(e):
+        lines += [f"**Loss on held-out rows** (nats per trained token, {lost[0]['n']} rows, {lost[0]['tokens']:,} tokens)", "",
+                  "| stage | nats | 95 % interval | each seed | since its start | 95 % interval |", "|---|---|---|---|---|---|"]
+        lines += [f"| {r['stage']} | **{r['value']:.3f}** | {_range(r['ci95'])} | {' / '.join(f'{x:.3f}' for x in r['each'])} | "
+                  f"{_change(r['change'])} |" for r in lost] + [""]
     lines += ["**The bill** (per seed, mean)", "",
               "| stage | TFLOP | of it decoding | update | tokens decoded | trained | discarded | seconds | peak memory |",
               "|---|---|---|---|---|---|---|---|---|"]
@@ -156,12 +161,12 @@ def _pass_at(means_SN: Items, samples: int, k: int) -> Items:
     return np.where(np.isnan(means_SN), np.nan, pass_at_k(scores.reshape(-1, samples), k).reshape(means_SN.shape))
 
 
-def _range(ci95: Sequence[float]) -> str:
-    return f"{ci95[0]:.3f} to {ci95[1]:.3f}"
+def _range(ci95: Sequence[float] | None, sign: str = "") -> str:
+    return "-" if ci95 is None else f"{ci95[0]:{sign}.3f} to {ci95[1]:{sign}.3f}"
 
 
 def _change(change: dict[str, Any] | None) -> str:
-    return "- | -" if change is None else f"{change['value']:+.3f} | {change['ci95'][0]:+.3f} to {change['ci95'][1]:+.3f}"
+    return "- | -" if change is None else f"{change['value']:+.3f} | {_range(change['ci95'], '+')}"
 
 
 def _line(r: dict[str, Any]) -> str:

@@ -16,14 +16,19 @@ from outdo.types import Sample, Usage
 DECODE = "loss"  # what stands in an evaluation's record where others say how they sampled
 
 
-def ratio_interval(sums_R: ArrayLike, counts_R: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % bootstrap interval, over rows, of sum(sums) / sum(counts); None for a single row, which says nothing of others."""
-    sums, counts = np.asarray(sums_R, np.float64), np.asarray(counts_R, np.float64)
-    R = len(sums)
+def ratio_interval(sums_SR: ArrayLike, counts_R: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float] | None:
+    """95 % bootstrap interval of sum(sums) / sum(counts), over rows, and over seeds where there are several.
+
+    sums: [seeds, rows] or [rows]. None for a single row, which says nothing of others.
+    """
+    sums, counts = np.atleast_2d(np.asarray(sums_SR, np.float64)), np.asarray(counts_R, np.float64)
+    S, R = sums.shape
     if R < 2:
         return None
-    drawn_DR = np.random.default_rng(seed).multinomial(R, np.full(R, 1 / R), draws).astype(np.float64)
-    low, high = np.quantile((drawn_DR @ sums) / (drawn_DR @ counts), [0.025, 0.975])
+    rng = np.random.default_rng(seed)
+    rows_DR = rng.multinomial(R, np.full(R, 1 / R), draws).astype(np.float64)
+    seeds_DS = rng.multinomial(S, np.full(S, 1 / S), draws) / S if S > 1 else np.ones((draws, 1))
+    low, high = np.quantile(((seeds_DS @ sums) * rows_DR).sum(1) / (rows_DR @ counts), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -43,9 +48,10 @@ def heldout_loss(model: LanguageModel, dtype: torch.dtype, samples: Sequence[Sam
     return record, usage
 
 
-def summarise(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-    """A stage's first and last record -> the loss at its end, and how far it came on the same rows (paired interval)."""
-    tokens = np.array(last["row_tokens"])
-    fell_R = (np.array(last["items"]) - np.array(first["items"])) * tokens
-    return {"value": last["value"], "ci95": last["ci95"], "n": last["n"], "tokens": last["extra"]["tokens"],
-            "change": {"value": last["value"] - first["value"], "ci95": ratio_interval(fell_R, tokens)}}
+def summarise(first: Sequence[dict[str, Any]], last: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A stage's first and last records, one of each per seed -> the loss at its end, and how far it came on the same rows."""
+    tokens = np.array(last[0]["row_tokens"])
+    begin, end = (np.array([r["items"] for r in records]) * tokens for records in (first, last))
+    values = [float(np.mean([r["value"] for r in records])) for records in (first, last)]
+    return {"value": values[1], "ci95": ratio_interval(end, tokens), "n": last[0]["n"], "tokens": last[0]["extra"]["tokens"],
+            "change": {"value": values[1] - values[0], "ci95": ratio_interval(end - begin, tokens)}}

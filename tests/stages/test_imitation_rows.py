@@ -108,6 +108,9 @@ def test_the_loss_on_the_rows_that_never_train() -> None:
     assert stage["stage"] == "sft" and stage["value"] == found[-1]["value"] and stage["tokens"] == sum(tokens(r)[1] for r in able)
     assert stage["change"]["value"] == pytest.approx(found[-1]["value"] - found[0]["value"]) and stage["change"]["value"] < 0
     assert "Held-out loss" in (folder / "report.html").read_text()
+    compared = forked("compare", folder, cwd=SCRATCH)
+    assert compared.code == 0, compared.err
+    assert "Loss on held-out rows" in compared.out and f" {stage['value']:.3f} " in compared.out
 
 
 def test_pretraining_takes_every_token(tmp_path: Path) -> None:
