@@ -132,8 +132,9 @@ def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: fl
 
 def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: Length) -> float:
     """Of all measurements of a stage: along its way, at its end, and before it where a tree starts."""
-    e, root = recipe.evaluation, recipe.parent(name) is None
-    times = e.points + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
+    e, parent = recipe.evaluation, recipe.parent(name)
+    root, start = parent is None, parent is None or not recipe.alike(name, parent)
+    times = start + e.points - 1 + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
     flops = e.prompts * times * (e.samples * _forward(c, typical.sharing(1 / e.samples)) + _forward(c, typical))
     if e.corpus:
         T = min(forgetting.PASSAGE_TOKENS, c.max_position_embeddings)

@@ -90,6 +90,7 @@ class Imitation(Stage):
     """Common to pretrain and sft: whose episodes, or which rows of data, are imitated."""
 
     player: str = "teacher"
+    random_moves: float = Field(default=0.0, ge=0, lt=1)  # share of its moves that are any allowed one, imitated like the rest
     split: str = "train"
     opponents: tuple[str, ...] = ()  # played in turns; empty: the task's first
     episodes: int = Field(default=64, ge=1)  # or rows, per optimiser step
@@ -209,6 +210,12 @@ class Recipe(Table):
         """Stages from which no other stage starts."""
         sources = {s.source for s in self.stage.values()}
         return [n for n in self.stage if n not in sources]
+
+    def alike(self, name: str, other: str) -> bool:
+        """Whether two stages are measured alike: the same judge, answers from the same hand."""
+        stages = (self.stage[n] for n in (name, other))
+        a, b = ((getattr(s, "judge", None) or self.judge, getattr(s, "rollout", None)) for s in stages)
+        return a == b
 
     def alone(self, name: str) -> bool:
         """Whether every other stage comes before or after it: nothing can run beside it."""

@@ -182,9 +182,13 @@ def check_stage(recipe: Recipe, name: str, task: Task, rollout: RolloutFunc | No
     if isinstance(stage, Imitation) and stage.data is not None:
         check(getattr(stage, "keep", "all") == "all", f"stage.{name}.keep = 'won' goes with a player's episodes; rows of data "
               "are neither won nor lost: leave out keep, or data")
+        check(stage.random_moves == 0.0, f"stage.{name}.random_moves = {stage.random_moves} goes with a player; rows of data are "
+              "imitated as they are: leave out random_moves, or data")
     elif isinstance(stage, Imitation):
         check(stage.heldout_data is None, f"stage.{name}.heldout_data goes with data; a player has episodes enough")
         _check_known(f"stage.{name}.player", [stage.player], task.players, task)
+        if stage.random_moves > 0.0:
+            task.play(stage.player, [], np.zeros(0, np.int64), None, stage.random_moves)  # it says that it cannot
     own = getattr(stage, "judge", None)
     if own is not None:
         make_judge(own)

@@ -114,6 +114,17 @@ def test_when_it_is_measured(run: Path) -> None:
         assert [e["prefill_tokens"] for e in read] == [4 * 128] * len(at[stage])
 
 
+def test_a_stage_begins_as_its_start_ended(run: Path) -> None:
+    """The same weights on the same questions are not tried twice, and nothing is booked for them."""
+    begin = {"step": 0, "point": 0, "flops": 0.0, "last": False}
+    ends = [e for e in lines(run / "stages" / "sft" / "evaluations.jsonl") if e["last"] and e["split"] == "heldout"]
+    for stage in ("rl", "sft_more"):
+        rows = lines(run / "stages" / stage / "evaluations.jsonl")
+        assert [e for e in rows if not e["point"]] == [{**e, **begin} for e in ends] and len(ends) == 2
+        booked = [e for e in lines(run / "stages" / stage / "ledger.jsonl") if e["what"] == "evaluate" and e["decode_tokens"]]
+        assert len(booked) == len(rows) - 2
+
+
 def test_the_plan_counts_what_more_is_measured(base: Path, run: Path) -> None:
     def planned(**changes: Any) -> dict[str, float]:
         stages = plan.make(recipe.load(TEXT, {"stage.sft.from": str(base), **changes})).stages
@@ -126,7 +137,8 @@ def test_the_plan_counts_what_more_is_measured(base: Path, run: Path) -> None:
         read = [e for e in lines(run / "stages" / stage / "ledger.jsonl") if e["what"] == "evaluate" and not e["decode_tokens"]]
         cost = sum(e["prefill_flops"] + e["decode_flops"] for e in read)
         assert everything[stage] - without_corpus[stage] == pytest.approx(cost, rel=1e-6)
-        tried = [e for e in lines(run / "stages" / stage / "evaluations.jsonl") if e["decode"] == "greedy"]
+        rows = [e for e in lines(run / "stages" / stage / "evaluations.jsonl") if e["decode"] == "greedy"]
+        tried = [e for e in rows if e["point"] or stage == "sft"]  # others begin with what their start ended with
         further = [e for e in tried if e["split"] == "harder"]
         assert without_corpus[stage] / least[stage] == pytest.approx(len(tried) / (len(tried) - len(further)))
 

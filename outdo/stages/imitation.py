@@ -22,7 +22,7 @@ def imitate(loop: Loop) -> None:
     for step in loop.steps():
         prompts = loop.prompts(step, config.episodes, config.split)
         luck = _luck(loop.seed, step, len(prompts))
-        episodes = loop.task.play(config.player, prompts, luck, loop.opponent(step))
+        episodes = loop.task.play(config.player, prompts, luck, loop.opponent(step), config.random_moves)
         kept = [t for t in episodes if not (isinstance(config, Sft) and config.keep == "won") or _won(loop, t)]
         usage = _cost_of_playing(loop, config.player, episodes, kept)
         if not kept:

@@ -233,6 +233,10 @@ class Loop:
             self._read(self.run.corpus, last)
         if not self.run.heldout:
             return
+        if self._evaluated == 0 and (rows := self._inherited()):
+            for row in rows:
+                files.append_line(self.folder / "evaluations.jsonl", {**row, "step": 0, "point": 0, "flops": 0.0, "last": False})
+            return
         self.engine.load(self.trainer.steps)
         e = self.run.recipe.evaluation
         opponents = (e.opponents or self.task.opponents) if last else self.task.opponents[:1]
@@ -258,6 +262,18 @@ class Loop:
                 against = ("" if opponent == "none" else f" vs {opponent}") + ("" if split == e.split else f", {split}")
                 self.run.show(self.name, self.spent, f"{decode} {m.value:.1%}{against}")
         self.judge.logged()  # what functions logged here belongs to no step
+
+    def _inherited(self) -> list[dict[str, Any]]:
+        """How the stage that this one starts from was measured at its end: the same weights on the same prompts.
+
+        Empty where somebody else judges or generates here than there.
+        """
+        recipe, parent = self.run.recipe, self.run.recipe.parent(self.name)
+        if parent is None or not recipe.alike(self.name, parent):
+            return []
+        rows = files.read_lines(self.run.folder / "stages" / parent / "evaluations.jsonl")
+        own = (recipe.evaluation.split, self.task.opponents[0])
+        return [r for r in rows if r["last"] and r["decode"] != DECODE and (r["split"], r["opponent"]) == own]
 
     def _measure_loss(self, last: bool) -> None:
         """The loss on held-out rows -> evaluations.jsonl."""

@@ -78,9 +78,12 @@ class Task(ABC):
 
     @abstractmethod
     def play(
-        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None
+        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None, random_moves: float = 0.0
     ) -> list[Trajectory]:
-        """Let a reference player (no model) play the same episodes: demonstrations and baselines."""
+        """Let a reference player (no model) play the same episodes: demonstrations and baselines.
+
+        random_moves: share of its moves that are any allowed one instead. Raises UserError where nobody knows what is allowed.
+        """
 
     @abstractmethod
     def metrics(self, trajectories: Sequence[Trajectory]) -> Mapping[str, np.ndarray]:

@@ -181,10 +181,10 @@ class ChessEndgame(Task):
         return Games(self.tables, starts, seeds_R, opponent or self.opponents[0], self.config.max_moves)
 
     def play(
-        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None
+        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None, random_moves: float = 0.0
     ) -> list[Trajectory]:
         """See `Task.play`. Players: random, teacher (fixed and flawed), perfect. Log-probabilities are the player's."""
-        move = players.named(players.WHITE, player)
+        move = players.sometimes_random(players.named(players.WHITE, player), random_moves)
         games = self.episodes(prompts, seeds_R, opponent)
         seeds = np.asarray(seeds_R, np.int64)
         log = _Log.empty(len(prompts), self.max_tokens)

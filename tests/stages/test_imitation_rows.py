@@ -161,6 +161,7 @@ def test_a_stream_is_shuffled_like_the_sequence_when_one_window_holds_it() -> No
 
 @pytest.mark.parametrize(("options", "said"), [
     (("stage.sft.data='nowhere.jsonl'",), "data 'nowhere.jsonl' does not exist"),
+    (("stage.sft.random_moves=0.1",), "stage.sft.random_moves = 0.1 goes with a player; rows of data are imitated as they are"),
     (("stage.sft.keep='won'",), "stage.sft.keep = 'won' goes with a player's episodes; rows of data are neither won nor lost"),
     (("stage.sft.heldout=1.0",), "stage.sft.heldout = 1.0: input should be less than 1"),
     (("stage.sft.heldout_data='gone.jsonl'",), "data 'gone.jsonl' does not exist"),

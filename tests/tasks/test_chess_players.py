@@ -95,6 +95,28 @@ def test_random_player_knows_its_probabilities(task: ChessEndgame) -> None:
     assert max(abs(c - expected) for c in counts.values()) < 5 * np.sqrt(expected)
 
 
+def test_some_of_a_players_moves_are_random(krk: ChessEndgame) -> None:
+    """As many as asked for, any legal one alike, at the log-probability of the mixture; the other moves stay the player's."""
+    n, share = 600, 0.3
+    prompts, seeds = krk.prompts("train", n, 5), np.arange(n)
+    games = krk.play("teacher", prompts, seeds, "perfect", share)
+    pure = krk.play("teacher", prompts, seeds, "perfect")
+    others, expected = 0, 0.0
+    for game, prompt, teachers in zip(games, prompts, pure, strict=True):
+        board, own = chess.Board(prompt.row["fen"]), int(teachers.token_ids[4])
+        legal, first = board.legal_moves.count(), int(game.token_ids[4])
+        want = share / legal + (1 - share) * (first == own)
+        assert game.logprobs[4] == pytest.approx(np.log(want), abs=1e-5)
+        others += first != own
+        expected += share * (legal - 1) / legal
+    assert abs(others - expected) < 4 * np.sqrt(expected), "the share that is not the teacher's"
+    measured = krk.metrics(games)
+    agreement = np.average(measured["teacher_agreement"], weights=measured["moves"])
+    assert 1 - share < agreement < 1 - 0.8 * share, "in the whole game as in its first move"
+    again = krk.play("teacher", prompts[:9], seeds[:9], "perfect", share)
+    assert all((a.token_ids == g.token_ids).all() for a, g in zip(again, games, strict=False)), "the same alone as beside others"
+
+
 def test_teacher_is_deterministic_useful_and_flawed(krk: ChessEndgame) -> None:
     prompts = krk.prompts("heldout", 800, 3)
     games = krk.play("teacher", prompts, np.arange(800), "perfect")

@@ -216,3 +216,5 @@ def test_gold_player_demonstrates(tokenizer: PreTrainedTokenizerBase) -> None:
         assert tokenizer.decode(t.token_ids[t.mask]) == f"<answer>{prompt.row['answer']}</answer><|im_end|>"
     with pytest.raises(UserError, match="no such player"):
         task.play("teacher", prompts, np.arange(8))
+    with pytest.raises(UserError, match="no moves to draw from"):
+        task.play("gold", prompts, np.arange(8), None, 0.1)

@@ -181,7 +181,27 @@ def white_random(
     return choose(moves.legal, random_R), -np.log(moves.legal.sum(1, keepdims=True)).astype(np.float32)
 
 
-WHITE: dict[str, Callable[..., tuple[IntArray, FloatArray]]] = {
+WhitePlayer = Callable[[Tables, Position, WhiteMoves, NDArray[np.uint64]], tuple[IntArray, FloatArray]]
+
+
+def sometimes_random(player: WhitePlayer, share: float) -> WhitePlayer:
+    """The player, but for this share of its moves, which are any legal one. The log-probability is that of the mixture."""
+    if share == 0.0:
+        return player
+
+    def move(t: Tables, p: Position, moves: WhiteMoves, random_R: NDArray[np.uint64]) -> tuple[IntArray, FloatArray]:
+        own, own_logprobs = player(t, p, moves, random_R)
+        any_legal, _ = white_random(t, p, moves, mix(random_R))
+        uniform = (mix(~random_R) >> np.uint64(11)) * 2.0**-53
+        slot = np.where(uniform < share, any_legal, own)
+        same = np.where(slot == own, np.exp(own_logprobs[:, 0]), 0.0)
+        mixed = (1 - share) * same + share / moves.legal.sum(1)
+        return slot, np.log(mixed).astype(np.float32)[:, None]
+
+    return move
+
+
+WHITE: dict[str, WhitePlayer] = {
     "random": white_random,
     "teacher": white_teacher,
     "perfect": white_perfect,

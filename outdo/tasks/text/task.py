@@ -98,9 +98,10 @@ class TextTask(Task):
         return Replies(self.tokenizer(), prompts)
 
     def play(
-        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None
+        self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None, random_moves: float = 0.0
     ) -> list[Trajectory]:
         """See `Task.play`. The only player is gold, which knows the right answers; its log-probabilities are 0."""
+        check(random_moves == 0.0, f"random_moves = {random_moves}: task {self.name} has no moves to draw from; leave it out")
         known = list(self.players)
         check(player in known, f"player {player!r}: task {self.name} has no such player{nearest(player, known)}")
         episodes, out = self.episodes(prompts, seeds_R, opponent), []
