@@ -204,19 +204,24 @@ def beside_ours(package: str) -> str:
     """A pure Python peer in a folder of its own, on our torch and transformers -> what PYTHONPATH begins with."""
     folder = _peers() / package
     if not folder.is_dir():
-        _pip(sys.executable, ["--no-deps", "--target", str(folder), package])
+        _pip(sys.executable, ["install", "--no-deps", "--target", str(folder), package])
     return str(folder)
 
 
-def own_environment(package: str) -> str | None:
-    """A peer with dependencies of its own in a virtual environment -> its Python, or None, with the reason on stderr."""
+def own_environment(package: str, without: Sequence[str] = ()) -> str | None:
+    """A peer with dependencies of its own in a virtual environment -> its Python, or None, with the reason on stderr.
+
+    without: what it brings and this use of it does not need.
+    """
     folder = _peers() / package
     python, ready = folder / "bin" / "python", folder / "ready"
     if ready.exists():
         return str(python)
     try:
         venv.create(folder, with_pip=True)
-        _pip(str(python), [package])
+        _pip(str(python), ["install", package])
+        if without:
+            _pip(str(python), ["uninstall", "--yes", *without])
         ready.touch()
         return str(python)
     except (SystemExit, OSError, subprocess.SubprocessError) as e:
@@ -225,7 +230,7 @@ def own_environment(package: str) -> str | None:
 
 
 def _pip(python: str, arguments: list[str]) -> None:
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", *arguments], capture_output=True, text=True)
+    done = subprocess.run([python, "-m", "pip", "--quiet", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit((done.stderr.strip().splitlines() or ["pip failed"])[-1])
 

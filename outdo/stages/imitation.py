@@ -12,6 +12,8 @@ from outdo.stages.loop import Loop
 from outdo.text import render, rows, unseen
 from outdo.types import Sample, Trajectory, Usage
 
+_TOGETHER = 384  # episodes that a player plays side by side
+
 
 def imitate(loop: Loop) -> None:
     """Let the player play, imitate what it did, repeat until the budget is spent."""
@@ -19,10 +21,11 @@ def imitate(loop: Loop) -> None:
     assert isinstance(config, Pretrain | Sft)
     if config.data is not None:
         return imitate_rows(loop)
+    ahead: dict[int, list[Trajectory]] = {}
     for step in loop.steps():
-        prompts = loop.prompts(step, config.episodes, config.split)
-        luck = _luck(loop.seed, step, len(prompts))
-        episodes = loop.task.play(config.player, prompts, luck, loop.opponent(step), config.random_moves)
+        if step not in ahead:
+            ahead.update(play(loop, step))
+        episodes = ahead.pop(step)
         kept = [t for t in episodes if not (isinstance(config, Sft) and config.keep == "won") or _won(loop, t)]
         usage = _cost_of_playing(loop, config.player, episodes, kept)
         if not kept:
@@ -30,6 +33,23 @@ def imitate(loop: Loop) -> None:
             continue
         metrics, spent = loop.train([demonstration(t, config.train_on) for t in kept])
         loop.book(usage + spent, {**metrics, "episodes": float(len(kept))})
+
+
+def play(loop: Loop, step: int) -> dict[int, list[Trajectory]]:
+    """The player's episodes of this step and of some later ones against the same opponent, by step.
+
+    Players that compute in arrays take hardly longer for hundreds of episodes than for one. Every episode has prompt and luck of
+    its own, so it goes as it would have gone alone.
+    """
+    config = loop.config
+    assert isinstance(config, Pretrain | Sft)
+    n, apart = config.episodes, len(config.opponents) or 1  # opponents take turns
+    end = step + apart * max(1, _TOGETHER // n)
+    steps = range(step, end if config.steps is None else min(end, config.steps), apart)
+    prompts = [p for s in steps for p in loop.prompts(s, n, config.split)]
+    luck = np.concatenate([_luck(loop.seed, s, n) for s in steps])
+    episodes = loop.task.play(config.player, prompts, luck, loop.opponent(step), config.random_moves)
+    return {s: episodes[i * n : (i + 1) * n] for i, s in enumerate(steps)}
 
 
 def imitate_rows(loop: Loop) -> None:
