@@ -106,7 +106,8 @@ def fresh_process(who: str, python: str, path: str, case: Case) -> dict[str, Any
     """What this script's worker `who` measures in a process of its own. path: what its PYTHONPATH begins with."""
     paths = [p for p in (path, str(ROOT), os.environ.get("PYTHONPATH", "")) if p]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(case["threads"]), "HF_HUB_OFFLINE": "1",
-           "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+           "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+           "VLLM_CPU_KVCACHE_SPACE": "2"}  # GB; left alone it takes whatever the machine has
     done = subprocess.run([python, sys.argv[0], "--worker", who, json.dumps(case)], env=env, capture_output=True, text=True)
     try:
         result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -236,6 +236,7 @@ class Loop:
         if self._evaluated == 0 and (rows := self._inherited()):
             for row in rows:
                 files.append_line(self.folder / "evaluations.jsonl", {**row, "step": 0, "point": 0, "flops": 0.0, "last": False})
+                self.trackers.log(0, {"value": row["value"], **row["extra"]}, f"evaluation/{row['decode']}/{row['opponent']}/")
             return
         self.engine.load(self.trainer.steps)
         e = self.run.recipe.evaluation
