@@ -26,6 +26,7 @@ ROLLOUT_METRICS = {
     "logprob_gap": ("Sampler-trainer gap", "mean |log-probability difference| at each step's first update, in nats; 0: "
                     "exactly on-policy", "plain"),
     "kl": ("Step size (KL)", "how far a step moved the policy from the one that sampled, in nats per token", "plain"),
+    "value_error": ("Critic's error", "mean squared difference between the score that it expected and its target", "plain"),
     "kept": ("Samples kept", "samples per step that rejection imitated", "plain"),
     "tokens_per_episode": ("Length", "tokens sampled per episode", "plain"),
     "unscored": ("Unscored", "samples per step that the judge could not score; they train nothing", "plain"),

@@ -22,9 +22,9 @@ def reject(loop: Loop) -> None:
         dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in won)
         usage += Usage(discarded_tokens=dropped)
         metrics = {**describe(groups), **loop.judge.logged(), "kept": float(len(won))}
-        for minibatch in minibatches(samples, config, loop.seed, step):
+        for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
             trained, spent = loop.train(minibatch)
             usage += spent
-            metrics |= trained
+            metrics |= {k: v for k, v in trained.items() if k != "logprob_gap" or number == 0}
         loop.keep_rollouts("train", groups[:1])
         loop.book(usage, metrics)
