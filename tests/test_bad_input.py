@@ -211,8 +211,9 @@ def test_resuming_from_a_damaged_checkpoint(file: str, tmp_path: Path) -> None:
 
 def test_a_damaged_recipe_of_a_run(tmp_path: Path) -> None:
     run = Path(shutil.copytree(reference(), tmp_path / "run"))
-    truncate(run / "recipe.toml")
-    refused("run", "--resume", run, cwd=tmp_path)
+    text = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(text[: text.index("[stage.rl]") + 6])  # not between two tables: that is a recipe
+    assert "is not valid TOML" in refused("run", "--resume", run, cwd=tmp_path)
 
 
 def test_an_unfinished_stage_cannot_be_measured(tmp_path: Path) -> None:
