@@ -274,7 +274,7 @@ class Loop:
             return []
         rows = files.read_lines(self.run.folder / "stages" / parent / "evaluations.jsonl")
         own = (recipe.evaluation.split, self.task.opponents[0])
-        return [r for r in rows if r["last"] and r["decode"] != DECODE and (r["split"], r["opponent"]) == own]
+        return [r for r in rows if r["last"] and r["decode"] != DECODE and (r.get("split", own[0]), r["opponent"]) == own]
 
     def _measure_loss(self, last: bool) -> None:
         """The loss on held-out rows -> evaluations.jsonl."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from outdo.recipe import Rejection
 from outdo.stages.loop import Loop
-from outdo.stages.rl import describe, gather, minibatches
+from outdo.stages.rl import describe, gather, learn
 from outdo.types import Sample, Usage
 
 
@@ -21,10 +21,6 @@ def reject(loop: Loop) -> None:
         samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for t in won]
         dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in won)
         usage += Usage(discarded_tokens=dropped)
-        metrics = {**describe(groups), **loop.judge.logged(), "kept": float(len(won))}
-        for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
-            trained, spent = loop.train(minibatch)
-            usage += spent
-            metrics |= {k: v for k, v in trained.items() if k != "logprob_gap" or number == 0}
+        trained, spent = learn(loop, samples, step)
         loop.keep_rollouts("train", groups[:1])
-        loop.book(usage, metrics)
+        loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), "kept": float(len(won)), **trained})

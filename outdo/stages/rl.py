@@ -24,13 +24,9 @@ def reinforce(loop: Loop) -> None:
         groups, usage = gather(loop, step)
         samples, discarded = credit(groups, loop.algorithm)
         usage += Usage(discarded_tokens=discarded)
-        metrics = describe(groups) | loop.judge.logged()
-        for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
-            trained, spent = loop.train(minibatch)
-            usage += spent
-            metrics |= {k: v for k, v in trained.items() if k != "logprob_gap" or number == 0}
+        trained, spent = learn(loop, samples, step)
         loop.keep_rollouts("train", groups[:1])
-        loop.book(usage, metrics)
+        loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), **trained})
 
 
 def gather(loop: Loop, step: int, n: int | None = None) -> tuple[list[Group], Usage]:
@@ -74,6 +70,21 @@ def credit(groups: Sequence[Group], algorithm: Algorithm) -> tuple[list[Sample],
                 own[t.mask], returns[t.mask] = algorithm.per_token(value, mean, t.values[t.mask])
                 samples.append(Sample(t.token_ids, t.mask, own, t.logprobs, returns))
     return samples, discarded
+
+
+def learn(loop: Loop, samples: Sequence[Sample], step: int) -> tuple[dict[str, float], Usage]:
+    """Minibatch by minibatch through the optimiser -> metrics of the last one, and what all cost.
+
+    logprob_gap is the first one's: before it, sampler and trainer have the same weights.
+    """
+    config = loop.config
+    assert isinstance(config, Rollouts)
+    metrics, usage = dict[str, float](), Usage()
+    for number, minibatch in enumerate(minibatches(samples, config, loop.seed, step)):
+        trained, spent = loop.train(minibatch)
+        usage += spent
+        metrics |= {k: v for k, v in trained.items() if k != "logprob_gap" or number == 0}
+    return metrics, usage
 
 
 def minibatches(samples: Sequence[Sample], config: Rollouts, seed: int, step: int) -> list[list[Sample]]:
