@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from outdo import kernels
 from outdo.models.base import Prompts
 from outdo.models.ops import apply, turn_pairs, turned_pairs
 
@@ -44,6 +45,13 @@ def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtyp
     return torch.zeros(hidden.shape, dtype=dtype, device=tokens_BT.device).masked_fill_(hidden, float("-inf"))
 
 
+def causal_mask(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None, prompts: Prompts | None,
+                d: int) -> Tensor | None:
+    """`causal_bias` as `attend_rows` wants it for heads of size d: as bits where compiled kernels will read it."""
+    bias = causal_bias(tokens_BT, segments_BT, dtype, window, prompts)
+    return kernels.visible(bias) if bias is not None and kernels.usable(bias) and d % 16 == 0 else bias
+
+
 class _SplitHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,11 +77,14 @@ class _SplitHeads(torch.autograd.Function):
         return out.view(B, T, -1), None, None, None
 
 
-def split_heads(x: Tensor, turn: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_heads(x: Tensor, turn: Tensor | None, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """x [B, T, (H + 2K) * d] -> rotated q [B, H, T, d], rotated k [B, K, T, d], plain v [B, K, T, d].
 
-    turn: complex64 [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions. All results are contiguous.
+    turn: complex64 [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions; None: no rotation. All results are
+    contiguous.
     """
+    if turn is None:
+        turn = torch.ones((1, 1, x.shape[2] // (heads + 2 * kv_heads) // 2), dtype=torch.complex64, device=x.device)
     out: tuple[Tensor, Tensor, Tensor] = apply(_SplitHeads, x, turn, heads, kv_heads)
     return out
 
@@ -142,6 +153,35 @@ def attend_causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, block: i
     if q.device.type != "cpu":
         return attend_fused(q, k, v, bias)
     return _AttendCausal.apply(q, k, v, bias, block)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _AttendRows(torch.autograd.Function):
+    """By compiled kernels: they turn qkv in place, and compute the weights again on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, turn: Tensor | None, bits: Tensor, heads: int, kv_heads: int) -> Tensor:
+        if turn is not None:
+            kernels.rotate_(qkv, turn, heads, kv_heads)
+        mixed, normaliser = kernels.attend_causal(qkv, bits, heads, kv_heads)
+        ctx.save_for_backward(qkv, turn, bits, mixed, normaliser)
+        ctx.heads = (heads, kv_heads)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, turn, bits, mixed, normaliser = ctx.saved_tensors
+        return (kernels.attend_causal_backward(qkv, bits, turn, mixed, normaliser, grad.contiguous(), *ctx.heads), *[None] * 4)
+
+
+def attend_rows(qkv: Tensor, turn: Tensor | None, mask: Tensor | None, heads: int, kv_heads: int) -> Tensor:
+    """Attention over whole sequences, qkv [B, T, (H + 2 K) * d], mask from `causal_mask` -> [B, T, H * d].
+
+    turn: as in `split_heads`. qkv belongs to this function from here on: it may write to it.
+    """
+    if mask is not None and mask.dtype == torch.int16:
+        out: Tensor = apply(_AttendRows, qkv.contiguous(), None if turn is None else turn.contiguous(), mask, heads, kv_heads)
+        return out
+    return attend_causal(*split_heads(qkv, turn, heads, kv_heads), mask)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

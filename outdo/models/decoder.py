@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from outdo.models.adapt import matrix
-from outdo.models.attention import attend_causal, causal_bias, split_heads
+from outdo.models.attention import attend_rows, causal_mask
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
-from outdo.models.ops import linear, prepack, rms_normalize, swiglu
+from outdo.models.ops import add_normalize, linear, prepack, rms_normalize, swiglu
 
 _LARGE_BYTES = 1 << 23  # of compute weights: beyond this, reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
@@ -90,8 +90,7 @@ class PackedLayer:
     qkv: Linear  # [(H + 2K) * d, D] input norm and query scale multiplied in
     head_norm: Tensor | None  # [H + K, d] weights of the norms on q and k, the query scale multiplied in
     o: Linear  # [D, H * d]
-    gate: Linear  # [F, D] post-attention norm multiplied in
-    up: Linear  # [F, D] the same
+    gate_up: Linear  # [2 F, D] post-attention norm multiplied in
     down: Linear  # [D, F]
     window: int | None
     rotary: bool
@@ -109,7 +108,7 @@ class Packed:
         """All of them, always in one order."""
         yield from (self.embed, self.head)
         for p in self.layers:
-            every = (*p.qkv, p.head_norm, *p.o, *p.gate, *p.up, *p.down)
+            every = (*p.qkv, p.head_norm, *p.o, *p.gate_up, *p.down)
             yield from (x for x in every if x is not None)
 
 
@@ -165,15 +164,15 @@ class Layer(nn.Module):
         qkv = together(matrix(a.q_proj), matrix(a.k_proj), matrix(a.v_proj)) * self.input_layernorm.weight
         biases = [x.bias for x in (a.q_proj, a.k_proj, a.v_proj) if x.bias is not None]
         bias = together(*biases).to(dtype) if biases else None
-        after = self.post_attention_layernorm.weight
+        gate_up = torch.cat([matrix(m.gate_proj), matrix(m.up_proj)]) * self.post_attention_layernorm.weight
+        halves = [x.bias for x in (m.gate_proj, m.up_proj) if x.bias is not None]
 
-        def linear(x: Weight, norm: Tensor | None = None) -> Linear:
-            weight = matrix(x) if norm is None else matrix(x) * norm
-            return Linear(weight.to(dtype), None if x.bias is None else x.bias.to(dtype))
+        def linear(x: Weight) -> Linear:
+            return Linear(matrix(x).to(dtype), None if x.bias is None else x.bias.to(dtype))
 
-        return PackedLayer(Linear(qkv.to(dtype), bias), head_norm, linear(a.o_proj), linear(m.gate_proj, after),
-                           linear(m.up_proj, after), linear(m.down_proj), c.window(number),
-                           c.rotary[number] if c.rotary else True)
+        return PackedLayer(Linear(qkv.to(dtype), bias), head_norm, linear(a.o_proj),
+                           Linear(gate_up.to(dtype), torch.cat(halves).to(dtype) if halves else None), linear(m.down_proj),
+                           c.window(number), c.rotary[number] if c.rotary else True)
 
 
 class Backbone(nn.Module):
@@ -225,7 +224,7 @@ class Decoder(LanguageModel):
             return into or packed
         if dtype.itemsize * (c.layer_weights + packed.head.numel()) < _LARGE_BYTES:
             return packed
-        layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate", "up", "down")})
+        layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate_up", "down")})
                        for p in packed.layers)
         return Packed(packed.embed, layers, prepack(packed.head))
 
@@ -241,35 +240,36 @@ class Decoder(LanguageModel):
         tokens_BT, wanted_N = tokens_BT.to(self.device), None if wanted_N is None else wanted_N.to(self.device)
         turn = self.turn[: tokens_BT.shape[1]] if prompts is None else self.turn[prompts.positions_BT]
         windows = {layer.window for layer in packed.layers}
-        biases = {w: causal_bias(tokens_BT, segments_BT, packed.embed.dtype, w, prompts) for w in windows}
-        x = F.embedding(tokens_BT, packed.embed)
+        masks = {w: causal_mask(tokens_BT, segments_BT, packed.embed.dtype, w, prompts, self.config.head_dim) for w in windows}
+        x, normed = self.embed(packed, tokens_BT)
         for i, layer in enumerate(packed.layers):
-            mixed = attend_causal(*self.qkv(layer, x, turn), biases[layer.window])
+            mixed = attend_rows(self.qkv(layer, normed), turn if layer.rotary else None, masks[layer.window],
+                                self.config.num_attention_heads, self.config.num_key_value_heads)
             if wanted_N is not None and i == len(packed.layers) - 1:
                 x, mixed = (m.flatten(0, 1).index_select(0, wanted_N) for m in (x, mixed))
-            x = self.after_attention(layer, x, mixed)
-        return rms_normalize(x, self.config.rms_norm_eps)
+            x, normed = self.after_attention(layer, x, mixed)
+        return normed
 
-    def qkv(self, layer: PackedLayer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, D] -> rotated, scaled q [B, H, T, d], rotated k and plain v [B, K, T, d].
+    def embed(self, packed: Packed, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual stream x [B, T, D] before the first layer, and x normalised."""
+        x = F.embedding(tokens_BT, packed.embed)
+        return x, rms_normalize(x, self.config.rms_norm_eps)
 
-        turn is [T, 1, d/2], or [B, T, 1, d/2] where rows stand at different positions.
-        """
+    def qkv(self, layer: PackedLayer, normed: Tensor) -> Tensor:
+        """Normalised x [B, T, D] -> scaled q, k and v of all heads side by side [B, T, (H + 2K) * d], not rotated yet."""
         c = self.config
-        qkv = linear(rms_normalize(x, c.rms_norm_eps), *layer.qkv)
-        if layer.head_norm is not None:
-            heads, turned = qkv.view(*qkv.shape[:-1], -1, c.head_dim), len(layer.head_norm)
-            normed = rms_normalize(heads[..., :turned, :], c.rms_norm_eps) * layer.head_norm
-            qkv = torch.cat([normed, heads[..., turned:, :]], dim=-2).flatten(-2)
-        if not layer.rotary:
-            turn = torch.ones_like(turn)
-        return split_heads(qkv, turn, c.num_attention_heads, c.num_key_value_heads)
+        qkv = linear(normed, *layer.qkv)
+        if layer.head_norm is None:
+            return qkv
+        heads, turned = qkv.view(*qkv.shape[:-1], -1, c.head_dim), len(layer.head_norm)
+        scaled = rms_normalize(heads[..., :turned, :], c.rms_norm_eps) * layer.head_norm
+        return torch.cat([scaled, heads[..., turned:, :]], dim=-2).flatten(-2)
 
-    def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> Tensor:
-        """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer."""
-        x = x + linear(mixed, *layer.o)
-        normed = rms_normalize(x, self.config.rms_norm_eps)
-        return x + linear(swiglu(linear(normed, *layer.gate), linear(normed, *layer.up)), *layer.down)
+    def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+        """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer, and it normalised."""
+        eps = self.config.rms_norm_eps
+        x, normed = add_normalize(x, linear(mixed, *layer.o), eps)
+        return add_normalize(x, linear(swiglu(linear(normed, *layer.gate_up)), *layer.down), eps)
 
     def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""

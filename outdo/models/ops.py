@@ -1,8 +1,8 @@
 """Element-wise pieces of the decoder with hand-written backward passes.
 
 Eager PyTorch walks memory once per operation; at widths of a few hundred that walking took half of a training step on a
-CPU. Each function here saves what its backward needs and no more. Their slow twins are in tests/parity. Where torch has a fused
-kernel for GPUs, tensors that lie on one take it.
+CPU. Each function here saves what its backward needs and no more, and computes by a compiled kernel where there is one (`outdo.kernels`).
+Their slow twins are in tests/parity. Where torch has a fused kernel for GPUs, tensors that lie on one take it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outdo import kernels
+
 
 class _NoContext:
     """What `forward` writes to where nobody will ask for a gradient."""
 
     def save_for_backward(self, *_: Tensor) -> None: ...
+    def set_materialize_grads(self, _: bool) -> None: ...
 
 
 def apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
@@ -46,21 +49,34 @@ def prepack(weight: Tensor) -> Tensor:
     return out
 
 
+def _normalize(x: Tensor, more: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """total = x + more, total / root and 1 / root of mean(total^2) + eps, the last [...] or [..., 1]."""
+    if kernels.usable(x):
+        return kernels.normalize(x.contiguous(), None if more is None else more.contiguous(), eps)
+    total = x if more is None else x + more
+    square = torch.linalg.vector_norm(total, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+    return total, total * inverse, inverse
+
+
+def _normalize_backward(grad: Tensor, grad_total: Tensor | None, y: Tensor, inverse: Tensor) -> Tensor:
+    if kernels.usable(y):
+        return kernels.normalize_backward(grad.contiguous(), None if grad_total is None else grad_total.contiguous(), y, inverse)
+    along = (grad * y).mean(-1, keepdim=True, dtype=torch.float32).to(y.dtype)
+    out = torch.addcmul(grad, y, along, value=-1).mul_(inverse)
+    return out if grad_total is None else out.add_(grad_total)
+
+
 class _RmsNormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        width = x.shape[-1]
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-        inverse = square.div_(width).add_(eps).rsqrt_().to(x.dtype)
-        y: Tensor = x * inverse
+        _, y, inverse = _normalize(x, None, eps)
         ctx.save_for_backward(y, inverse)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        y, inverse = ctx.saved_tensors
-        along = (grad * y).mean(-1, keepdim=True, dtype=torch.float32).to(y.dtype)
-        return torch.addcmul(grad, y, along, value=-1).mul_(inverse), None
+        return _normalize_backward(grad, None, *ctx.saved_tensors), None
 
 
 def rms_normalize(x: Tensor, eps: float) -> Tensor:
@@ -71,21 +87,50 @@ def rms_normalize(x: Tensor, eps: float) -> Tensor:
     return out
 
 
+class _AddNormalize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, more: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        total, y, inverse = _normalize(x, more, eps)
+        ctx.set_materialize_grads(False)  # of the last total, which nobody uses
+        ctx.save_for_backward(y, inverse)
+        return total, y
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        out = grad_total if grad is None else _normalize_backward(grad, grad_total, *ctx.saved_tensors)
+        return out, out, None
+
+
+def add_normalize(x: Tensor, more: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """total = x + more, and `rms_normalize` of it."""
+    if x.device.type != "cpu":
+        total = x + more
+        return total, F.rms_norm(total, x.shape[-1:], eps=eps)
+    out: tuple[Tensor, Tensor] = apply(_AddNormalize, x, more, eps)
+    return out
+
+
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        if kernels.usable(x):
+            return kernels.swiglu(x.contiguous())
+        gate, up = x.chunk(2, dim=-1)
+        return F.silu(gate.contiguous()).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        if kernels.usable(x):
+            return kernels.swiglu_backward(x.contiguous(), grad.contiguous())
+        gate, up = (half.contiguous() for half in x.chunk(2, dim=-1))  # strided bf16 is four times slower
+        return torch.cat([torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)], dim=-1)
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up. The two arrive apart: halves of one matrix are strided, and strided bf16 is four times slower."""
-    out: Tensor = apply(_SwiGLU, gate, up)
+def swiglu(x: Tensor) -> Tensor:
+    """[..., 2 F] -> silu of the first half times the second."""
+    out: Tensor = apply(_SwiGLU, x)
     return out
 
 

@@ -17,18 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outdo import kernels
 from outdo.machine import round_rows
-from outdo.models.attention import attend
+from outdo.models.attention import attend, split_heads
 from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig, Packed
 from outdo.models.fallback import Fallback
-from outdo.models.ops import rms_normalize
 from outdo.rollout import fallback_cache
 from outdo.rollout.fallback_cache import KeyValues, Rereading
 from outdo.rollout.graphs import Graphs, round_seen
 from outdo.rollout.graphs import round_rows as round_graph_rows
 
 _STRIDE_TOKENS = 16
+_FEW_TOKENS = 16  # a row: more than these are prefilled by matrix products
 
 
 @dataclass
@@ -160,22 +161,25 @@ def layers(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, st
     biases = {w: _bias(where, seen, packed.embed.dtype, w) for w in {layer.window for layer in packed.layers}}
     rows_R = torch.arange(R, device=tokens_RC.device)
     rows = rows_R if slots_R is None else slots_R
-    x = F.embedding(tokens_RC, packed.embed)
+    heads, few = model.config.num_attention_heads, C <= _FEW_TOKENS and kernels.attends(cache.keys[0])
+    x, normed = model.embed(packed, tokens_RC)
     for i, layer in enumerate(packed.layers):
-        q, k, v = model.qkv(layer, x, turn)
-        keys, values = cache.keys[i], cache.values[i]
-        if first is not None and slots_R is None:
-            keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
+        qkv, keys, values = model.qkv(layer, normed), cache.keys[i], cache.values[i]
+        if few:
+            mixed = kernels.attend_cached(qkv, model.turn if layer.rotary else None, starts_R, slots_R, keys, values, heads, layer.window)
         else:
-            keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
-            values[rows[:, None], :, at_RC] = v.transpose(1, 2)
-        which = slice(R) if slots_R is None else slots_R
-        seen_k, seen_v = keys[which, :, :seen], values[which, :, :seen]
-        mixed = attend(q, seen_k, seen_v, biases[layer.window])
+            q, k, v = split_heads(qkv, turn if layer.rotary else None, heads, model.config.num_key_value_heads)
+            if first is not None and slots_R is None:
+                keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
+            else:
+                keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
+                values[rows[:, None], :, at_RC] = v.transpose(1, 2)
+            which = slice(R) if slots_R is None else slots_R
+            mixed = attend(q, keys[which, :, :seen], values[which, :, :seen], biases[layer.window])
         if i == len(packed.layers) - 1:  # nobody looks at the other columns
             x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]
-        x = model.after_attention(layer, x, mixed)
-    return rms_normalize(x, model.config.rms_norm_eps)
+        x, normed = model.after_attention(layer, x, mixed)
+    return normed
 
 
 def _bias(at_RC: Tensor, U: int, dtype: torch.dtype, window: int | None) -> Tensor:

@@ -1,0 +1,173 @@
+"""Compiled CPU kernels for what lies between a decoder's matrix products: norms, SwiGLU, rotary positions, attention.
+
+Eager PyTorch walks memory once per operation and calls from Python once per walk; for models of up to some hundred million
+parameters that takes as long as the products. `kernels.c` is compiled once per machine by the C compiler that is there, in about
+three seconds, and kept in the user's cache. Where there is none, or OUTDO_KERNELS=off, the callers compute the same by
+PyTorch: those are the slow twins that tests/parity compares with. Tensors are contiguous, bf16, on a CPU with AVX-512's bf16 products.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from outdo.fetch import cache
+
+_HERE = Path(__file__).parent
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+_P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
+_ARGUMENTS = {  # as in kernels.c, without the number of threads that all end with
+    "normalize": (_P, _P, _P, _P, _P, _L, _L, _F),
+    "normalize_backward": (_P, _P, _P, _P, _P, _L, _L),
+    "swiglu": (_P, _P, _L, _L),
+    "swiglu_backward": (_P, _P, _P, _L, _L),
+    "rotate": (_P, _P, _L, _L, _L, _L, _L),
+    "attend_cached": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L),
+    "visible": (_P, _P, _L, _L),
+    "attend_causal": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L),
+    "attend_causal_backward": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, compiled now if they are not in the cache; None where that cannot be."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+    if os.environ.get("OUTDO_KERNELS") == "off" or compiler is None:
+        return None
+    try:
+        found = ctypes.CDLL(str(_compiled(compiler)))
+        for name, types in _ARGUMENTS.items():
+            getattr(found, name).argtypes, getattr(found, name).restype = (*types, _I), None
+    except (OSError, subprocess.SubprocessError, AttributeError):  # AttributeError: another processor, nothing was compiled
+        return None
+    return found
+
+
+def _compiled(compiler: str) -> Path:
+    """The library's file: one for each source, compiler and processor, for a cache may be shared by machines."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
+    source = (_HERE / "kernels.c").read_bytes()
+    mark = hashlib.sha256(b"\0".join([source, version, " ".join(_FLAGS).encode(), _processor()])).hexdigest()[:16]
+    target = cache() / "kernels" / f"{mark}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = target.with_name(f".{mark}.{os.getpid()}.so")  # two processes may compile at once: each its own, the last stays
+        try:
+            subprocess.run([compiler, *_FLAGS, str(_HERE / "kernels.c"), "-o", str(made), "-lm"], capture_output=True, check=True,
+                           timeout=300)
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+    return target
+
+
+def _processor() -> bytes:
+    """What -march=native goes by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return "\n".join(sorted({x for x in lines if x.startswith(("model name", "flags", "Features"))})).encode()
+
+
+def usable(x: Tensor) -> bool:
+    """Whether there are kernels for tensors like this one."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and library() is not None
+
+
+def attends(keys: Tensor) -> bool:
+    """Whether `attend_cached` is there for a cache of such keys."""
+    return usable(keys) and keys.shape[-1] in (32, 64, 128)
+
+
+def _call(name: str, *arguments: Tensor | float | None) -> None:
+    plain = (x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
+    getattr(library(), name)(*plain, torch.get_num_threads())
+
+
+def normalize(x: Tensor, more: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """[..., D] -> total = x + more (x itself without more), total / sqrt(mean(total^2) + eps), and 1 / that root [...] in float32."""
+    width = x.shape[-1]
+    total, y, inverse = x if more is None else torch.empty_like(x), torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+    _call("normalize", x, more, total, y, inverse, inverse.numel(), width, eps)
+    return total, y, inverse
+
+
+def normalize_backward(grad_y: Tensor, grad_total: Tensor | None, y: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of the total."""
+    out = torch.empty_like(y)
+    _call("normalize_backward", grad_y, grad_total, y, inverse, out, inverse.numel(), y.shape[-1])
+    return out
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """[..., 2 F] -> silu of the first half times the second."""
+    width = x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], width)
+    _call("swiglu", x, out, x.numel() // max(2 * width, 1), width)
+    return out
+
+
+def swiglu_backward(x: Tensor, grad: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    _call("swiglu_backward", x, grad, out, grad.numel() // max(grad.shape[-1], 1), grad.shape[-1])
+    return out
+
+
+def rotate_(qkv: Tensor, turn: Tensor, heads: int, kv_heads: int) -> None:
+    """Rotary positions of q and k in qkv [B, T, (H + 2 K) * d], in place; turn complex64 [T, 1, d/2] or [B, T, 1, d/2]."""
+    d = 2 * turn.shape[-1]
+    _call("rotate", qkv, turn, qkv.shape[0] * qkv.shape[1], turn.numel() // turn.shape[-1], qkv.shape[2],
+          heads + kv_heads, d)
+
+
+def visible(bias: Tensor) -> Tensor:
+    """Bias [..., T, T], 0 where a query sees a key -> one bit for each of the two, [..., T, words of 16 bits]. Causal in any case."""
+    T = bias.shape[-1]
+    bits = torch.empty((*bias.shape[:-1], -(-T // 16)), dtype=torch.int16)
+    _call("visible", bias, bits, bias.numel() // T, T)
+    return bits
+
+
+def attend_causal(qkv: Tensor, bits: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
+    """Rotated qkv [B, T, (H + 2 K) * d], bits of `visible` -> mixed [B, T, H * d], log-normalisers [B, H, T] in float32."""
+    B, T, width = qkv.shape
+    d = width // (heads + 2 * kv_heads)
+    mixed, normaliser = qkv.new_empty(B, T, heads * d), qkv.new_empty(B, heads, T, dtype=torch.float32)
+    _call("attend_causal", qkv, bits, mixed, normaliser, B, T, heads, kv_heads, d, 1 if bits.dim() == 2 else B)
+    return mixed, normaliser
+
+
+def attend_causal_backward(qkv: Tensor, bits: Tensor, turn: Tensor | None, mixed: Tensor, normaliser: Tensor, grad: Tensor,
+                           heads: int, kv_heads: int) -> Tensor:
+    """Gradient of qkv before its rotation by `turn` (None: there was none)."""
+    B, T, width = qkv.shape
+    out, d = torch.empty_like(qkv), width // (heads + 2 * kv_heads)
+    _call("attend_causal_backward", qkv, bits, turn, mixed, normaliser, grad, out, B, T, heads, kv_heads, d,
+          1 if bits.dim() == 2 else B, 0 if turn is None else turn.numel() // turn.shape[-1])
+    return out
+
+
+def attend_cached(qkv: Tensor, turn: Tensor | None, starts: Tensor, slots: Tensor | None, keys: Tensor, values: Tensor, heads: int,
+                  window: int | None) -> Tensor:
+    """C new tokens of each row: their keys and values into the cache, and their attention to what it then holds of their row.
+
+    qkv [R, C, (H + 2 K) * d] before its rotation; turn: the whole table [positions, 1, d/2]; starts [R] int64: how many tokens
+    each slot holds; slots [R] int64, None: row r has slot r; keys and values [slots, K, U, d]. -> mixed [R, C, H * d].
+    """
+    R, C, _ = qkv.shape
+    _, kv_heads, capacity, d = keys.shape
+    mixed = qkv.new_empty(R, C, heads * d)
+    _call("attend_cached", qkv, turn, starts, slots, keys, values, mixed, R, C, heads, kv_heads, d, capacity,
+          0 if turn is None else len(turn), window or 0)
+    return mixed

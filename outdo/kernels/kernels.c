@@ -1,0 +1,501 @@
+/* What eager PyTorch does slowly on a CPU: the pieces between a decoder's matrix products, each in one walk over memory.
+
+   For bf16 (the upper halves of float32 numbers) on processors with AVX-512 and its bf16 products; elsewhere this file is empty and
+   PyTorch computes. Sums, norms and softmax are float32. Tasks are independent of each other and each goes in one order: the results do
+   not depend on the number of threads. Compiled at first use, see __init__.py. */
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AHEAD 16 /* rows */
+#define SMALL (1 << 14) /* numbers: less is not worth a second thread */
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t bf16;
+typedef __m512 floats; /* sixteen */
+
+/* --- sixteen numbers at a time; m: which of them there are --- */
+
+#define ALL ((__mmask16)0xffff)
+
+INLINE floats load(const bf16 *x, __mmask16 m) {
+    const __m256i bits = m == ALL ? _mm256_loadu_si256((const __m256i *)x) : _mm256_maskz_loadu_epi16(m, x);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+INLINE __m256i rounded(floats x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+
+INLINE void store(bf16 *to, __mmask16 m, floats x) {
+    if (m == ALL) _mm256_storeu_si256((__m256i *)to, rounded(x));
+    else _mm256_mask_storeu_epi16(to, m, rounded(x));
+}
+
+INLINE floats all(float x) { return _mm512_set1_ps(x); }
+
+#define SIXTEENS(i, m, n, ...)                               \
+    do {                                                     \
+        long i = 0;                                          \
+        for (; i + 16 <= (n); i += 16) {                     \
+            const __mmask16 m = ALL;                         \
+            __VA_ARGS__                                      \
+        }                                                    \
+        if (i < (n)) {                                       \
+            const __mmask16 m = (__mmask16)(ALL >> (16 - ((n) - i))); \
+            __VA_ARGS__                                      \
+        }                                                    \
+    } while (0)
+
+/* e^x to 3e-6 of itself: 2^floor times a polynomial of what is left. e^-inf is 0, NaN stays NaN. */
+INLINE floats exponential(floats x) {
+    const floats t = _mm512_mul_ps(x, all(1.44269504f)), r = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    floats p = _mm512_fmadd_ps(all(0.013534147292375565f), r, all(0.05201150104403496f));
+    p = _mm512_fmadd_ps(p, r, all(0.2414427399635315f));
+    p = _mm512_fmadd_ps(p, r, all(0.6930038332939148f));
+    p = _mm512_fmadd_ps(p, r, all(1.0000026226043701f));
+    return _mm512_scalef_ps(p, t);
+}
+
+/* 1 / (1 + e^-x) to 1e-4 of itself. */
+INLINE floats sigmoid(floats x) { return _mm512_rcp14_ps(_mm512_add_ps(all(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)))); }
+
+/* x in neighbouring pairs times eight complex numbers, or times their conjugates. */
+INLINE floats turned(floats x, floats turn) {
+    return _mm512_fmaddsub_ps(x, _mm512_moveldup_ps(turn), _mm512_mul_ps(_mm512_permute_ps(x, 0xb1), _mm512_movehdup_ps(turn)));
+}
+
+INLINE floats turned_back(floats x, floats turn) {
+    return _mm512_fmsubadd_ps(x, _mm512_moveldup_ps(turn), _mm512_mul_ps(_mm512_permute_ps(x, 0xb1), _mm512_movehdup_ps(turn)));
+}
+
+/* A thread's own memory, at least n floats; what was in it is lost. */
+static float *borrow(size_t n) {
+    static _Thread_local float *memory;
+    static _Thread_local size_t size;
+    if (n > size) {
+        free(memory);
+        size = (n + n / 2 + 1023) / 1024 * 1024;
+        memory = aligned_alloc(64, size * sizeof(float));
+        if (!memory) abort();
+    }
+    return memory;
+}
+
+/* --- element-wise --- */
+
+/* sum = x + add (add may be null: then sum is x and not written), y = sum / sqrt(mean(sum^2) + eps); inverse[r] = 1 / that root. */
+void normalize(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, float *inverse, long rows, long width, float eps, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long r = 0; r < rows; r++) {
+        const bf16 *in = x + r * width;
+        floats square = _mm512_setzero_ps();
+        if (add) {
+            SIXTEENS(i, m, width, store(sum + r * width + i, m, _mm512_add_ps(load(in + i, m), load(add + r * width + i, m)));
+                     const floats s = load(sum + r * width + i, m); square = _mm512_fmadd_ps(s, s, square););
+            in = sum + r * width;
+        } else {
+            SIXTEENS(i, m, width, const floats s = load(in + i, m); square = _mm512_fmadd_ps(s, s, square););
+        }
+        const float scale = 1.0f / sqrtf(_mm512_reduce_add_ps(square) / (float)width + eps);
+        inverse[r] = scale;
+        SIXTEENS(i, m, width, store(y + r * width + i, m, _mm512_mul_ps(load(in + i, m), all(scale))););
+    }
+}
+
+/* Gradient of the sum: of y through the norm, and grad_sum (may be null) beside it. */
+void normalize_backward(const bf16 *grad_y, const bf16 *grad_sum, const bf16 *y, const float *inverse, bf16 *grad, long rows, long width,
+                        int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long r = 0; r < rows; r++) {
+        const bf16 *g = grad_y + r * width, *n = y + r * width;
+        floats along = _mm512_setzero_ps();
+        SIXTEENS(i, m, width, along = _mm512_fmadd_ps(load(g + i, m), load(n + i, m), along););
+        const floats mean = all(_mm512_reduce_add_ps(along) / (float)width), scale = all(inverse[r]);
+        if (grad_sum)
+            SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(n + i, m), mean, load(g + i, m));
+                     store(grad + r * width + i, m, _mm512_fmadd_ps(d, scale, load(grad_sum + r * width + i, m))););
+        else
+            SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(n + i, m), mean, load(g + i, m));
+                     store(grad + r * width + i, m, _mm512_mul_ps(d, scale)););
+    }
+}
+
+/* x [rows, 2 * width]: silu of its first half times its second. */
+void swiglu(const bf16 *x, bf16 *y, long rows, long width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long r = 0; r < rows; r++) {
+        const bf16 *gate = x + 2 * r * width, *up = gate + width;
+        SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m);
+                 store(y + r * width + i, m, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), u)););
+    }
+}
+
+void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, long rows, long width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long r = 0; r < rows; r++) {
+        const bf16 *gate = x + 2 * r * width, *up = gate + width, *grad = grad_y + r * width;
+        bf16 *grad_gate = grad_x + 2 * r * width, *grad_up = grad_gate + width;
+        SIXTEENS(i, m, width, const floats g = load(gate + i, m), d = load(grad + i, m), s = sigmoid(g), silu = _mm512_mul_ps(g, s);
+                 const floats slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(all(1.0f), s), s);
+                 store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, load(up + i, m)), slope));
+                 store(grad_up + i, m, _mm512_mul_ps(d, silu)););
+    }
+}
+
+/* x [d] in pairs times turn [d / 2] complex (null: as it is); d in sixteens. */
+static void turn_head(const bf16 *x, const float *turn, bf16 *to, long d) {
+    if (turn)
+        for (long j = 0; j < d; j += 16) store(to + j, ALL, turned(load(x + j, ALL), _mm512_loadu_ps(turn + j)));
+    else if (to != x) memcpy(to, x, d * sizeof(bf16));
+}
+
+static void turn_head_back(const float *x, const float *turn, bf16 *to, long d) {
+    for (long j = 0; j < d; j += 16) {
+        const floats y = _mm512_loadu_ps(x + j);
+        store(to + j, ALL, turn ? turned_back(y, _mm512_loadu_ps(turn + j)) : y);
+    }
+}
+
+/* Rotary positions: the first `heads` heads of each row of x [rows, width], in place; turn [positions, d / 2] complex, again from its
+   first position when it ends. */
+void rotate(bf16 *x, const float *turn, long rows, long positions, long width, long heads, long d, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * heads * d > SMALL)
+    for (long r = 0; r < rows; r++)
+        for (long h = 0; h < heads; h++) turn_head(x + r * width + h * d, turn + r % positions * d, x + r * width + h * d, d);
+}
+
+/* --- decoding: a few new tokens for each row, keys and values in a cache --- */
+
+/* softmax(q key') value for G heads that share their keys: q and out [G, d], key and value [n, d], d = 32 D. scores: G * (n + 2). */
+INLINE void attend_heads(const int D, const int G, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long n, float *scores) {
+    const long d = 32 * D, stride = n + 1;
+    __m512bh query[4][4];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++)
+#pragma GCC unroll 4
+        for (int j = 0; j < D; j++) query[g][j] = (__m512bh)_mm512_loadu_si512(q + g * d + 32 * j);
+    for (long u = 0; u < n; u++) {
+        for (long j = 0; j < d; j += 32) { /* the cache lies in main memory: ask for what comes next */
+            _mm_prefetch((const char *)(key + (u + AHEAD) * d + j), _MM_HINT_T0);
+            _mm_prefetch((const char *)(value + u * d + j), _MM_HINT_T0);
+        }
+        __m512bh row[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < D; j++) row[j] = (__m512bh)_mm512_loadu_si512(key + u * d + 32 * j);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++) {
+            floats dot = _mm512_setzero_ps();
+#pragma GCC unroll 4
+            for (int j = 0; j < D; j++) dot = _mm512_dpbf16_ps(dot, query[g][j], row[j]);
+            scores[g * stride + u] = _mm512_reduce_add_ps(dot);
+        }
+    }
+    float scale[4];
+    for (int g = 0; g < G; g++) { /* the weights, rounded, where the scores were */
+        float *const s = scores + g * stride;
+        bf16 *const weights = (bf16 *)s;
+        floats most = all(-INFINITY), sum = _mm512_setzero_ps();
+        SIXTEENS(u, m, n, most = _mm512_mask_max_ps(most, m, most, _mm512_maskz_loadu_ps(m, s + u)););
+        const floats highest = all(_mm512_reduce_max_ps(most));
+        SIXTEENS(u, m, n, const floats e = exponential(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + u), highest));
+                 sum = _mm512_mask_add_ps(sum, m, sum, e); store(weights + u, m, e););
+        weights[n] = 0;
+        scale[g] = 1.0f / _mm512_reduce_add_ps(sum);
+    }
+    floats low[4][4], high[4][4];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++)
+#pragma GCC unroll 4
+        for (int j = 0; j < D; j++) low[g][j] = high[g][j] = _mm512_setzero_ps();
+    for (long u = 0; u < n; u += 2) { /* pairs of rows; of an odd last one the partner counts with weight 0 */
+        const bf16 *even = value + u * d, *odd = u + 1 < n ? even + d : even;
+        int weight[4];
+#pragma GCC unroll 4
+        for (int g = 0; g < G; g++) memcpy(&weight[g], (const bf16 *)(scores + g * stride) + u, 4);
+#pragma GCC unroll 4
+        for (int j = 0; j < D; j++) {
+            const __m512i a = _mm512_loadu_si512(even + 32 * j), b = _mm512_loadu_si512(odd + 32 * j);
+            const __m512bh first = (__m512bh)_mm512_unpacklo_epi16(a, b), second = (__m512bh)_mm512_unpackhi_epi16(a, b);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; g++) {
+                const __m512bh w = (__m512bh)_mm512_set1_epi32(weight[g]);
+                low[g][j] = _mm512_dpbf16_ps(low[g][j], w, first);
+                high[g][j] = _mm512_dpbf16_ps(high[g][j], w, second);
+            }
+        }
+    }
+    const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23); /* unpacking works on quarters */
+    const __m512i back = _mm512_add_epi32(front, _mm512_set1_epi32(8));
+#pragma GCC unroll 4
+    for (int g = 0; g < G; g++)
+#pragma GCC unroll 4
+        for (int j = 0; j < D; j++) {
+            const floats by = all(scale[g]);
+            store(out + g * d + 32 * j, ALL, _mm512_mul_ps(_mm512_permutex2var_ps(low[g][j], front, high[g][j]), by));
+            store(out + g * d + 32 * j + 16, ALL, _mm512_mul_ps(_mm512_permutex2var_ps(low[g][j], back, high[g][j]), by));
+        }
+}
+
+INLINE void attend_groups(const int D, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long groups, long n, float *scores) {
+    long g = 0;
+    for (; g + 4 <= groups; g += 4) attend_heads(D, 4, q + 32 * D * g, key, value, out + 32 * D * g, n, scores);
+    switch (groups - g) {
+        case 3: attend_heads(D, 3, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
+        case 2: attend_heads(D, 2, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
+        case 1: attend_heads(D, 1, q + 32 * D * g, key, value, out + 32 * D * g, n, scores);
+    }
+}
+
+/* Attention of C new tokens of each row to what its slot of the cache holds, after their own keys and values were added to it.
+
+   qkv [rows, C, (H + 2 K) * d], not rotated yet; keys and values [slots, K, capacity, d]; row r sits in slots[r] (null: r), its tokens
+   begin at position starts[r]. A token sees its own position and those before it, `window` at most (0: all). turn [positions, d / 2]
+   complex, null: no rotation. mixed [rows, C, H * d]. d is 32, 64 or 128. */
+void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const long *slots, bf16 *keys, bf16 *values, bf16 *mixed,
+                   long rows, long C, long H, long K, long d, long capacity, long positions, long window, int threads) {
+    const long groups = H / K, width = (H + 2 * K) * d;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 4) if (rows * K > 4)
+    for (long task = 0; task < rows * K; task++) {
+        const long r = task / K, k = task % K, slot = (slots ? slots[r] : r) * K + k, start = starts[r];
+        bf16 *const key = keys + slot * capacity * d, *const value = values + slot * capacity * d;
+        float *const scores = borrow(4 * (capacity + 1) + groups * d);
+        bf16 *const q = (bf16 *)(scores + 4 * (capacity + 1));
+        for (long c = 0; c < C; c++) {
+            const bf16 *token = qkv + (r * C + c) * width;
+            const long at = start + c, place = at < positions ? at : positions - 1; /* only padding lies beyond */
+            turn_head(token + (H + k) * d, turn ? turn + place * d : NULL, key + at * d, d);
+            memcpy(value + at * d, token + (H + K + k) * d, d * sizeof(bf16));
+        }
+        for (long c = 0; c < C; c++) {
+            const bf16 *token = qkv + (r * C + c) * width;
+            const long at = start + c, place = at < positions ? at : positions - 1;
+            const long first = window && at >= window ? at - window + 1 : 0, n = at + 1 - first;
+            for (long g = 0; g < groups; g++) turn_head(token + (k * groups + g) * d, turn ? turn + place * d : NULL, q + g * d, d);
+            bf16 *const out = mixed + (r * C + c) * H * d + k * groups * d;
+            if (d == 32) attend_groups(1, q, key + first * d, value + first * d, out, groups, n, scores);
+            else if (d == 64) attend_groups(2, q, key + first * d, value + first * d, out, groups, n, scores);
+            else attend_groups(4, q, key + first * d, value + first * d, out, groups, n, scores);
+        }
+    }
+}
+
+/* --- training: whole rows --- */
+
+/* C [MR, NR * 16] (+)= A B: A's pairs of numbers lie at A[m * row + p * step], B's at B[p * ldb + n]. */
+INLINE void tile(const int MR, const int NR, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C,
+                 long ldc, int add) {
+    floats total[12][4];
+#pragma GCC unroll 12
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+        for (int n = 0; n < NR; n++) total[m][n] = add ? _mm512_loadu_ps(C + m * ldc + 16 * n) : _mm512_setzero_ps();
+    for (long p = 0; p < P; p++) {
+        __m512bh b[4];
+#pragma GCC unroll 4
+        for (int n = 0; n < NR; n++) b[n] = (__m512bh)_mm512_loadu_si512(B + p * ldb + 16 * n);
+#pragma GCC unroll 12
+        for (int m = 0; m < MR; m++) {
+            const __m512bh a = (__m512bh)_mm512_set1_epi32((int)A[m * row + p * step]);
+#pragma GCC unroll 4
+            for (int n = 0; n < NR; n++) total[m][n] = _mm512_dpbf16_ps(total[m][n], a, b[n]);
+        }
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+        for (int n = 0; n < NR; n++) _mm512_storeu_ps(C + m * ldc + 16 * n, total[m][n]);
+}
+
+INLINE void stripe(const int MR, const int NR, long M, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb,
+                   float *C, long ldc, int add) {
+    long m = 0;
+    for (; m + MR <= M; m += MR) tile(MR, NR, P, A + m * row, row, step, B, ldb, C + m * ldc, ldc, add);
+    for (; m + 2 <= M; m += 2) tile(2, NR, P, A + m * row, row, step, B, ldb, C + m * ldc, ldc, add);
+    if (m < M) tile(1, NR, P, A + m * row, row, step, B, ldb, C + m * ldc, ldc, add);
+}
+
+/* C [M, N] (+)= A B over 2 P numbers; N in sixteens. */
+static void multiply(long M, long N, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C, long ldc,
+                     int add) {
+    long n = 0;
+    for (; n + 64 <= N; n += 64) stripe(6, 4, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
+    for (; n + 32 <= N; n += 32) stripe(8, 2, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
+    if (n < N) stripe(12, 1, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
+}
+
+#define ROWS 32 /* queries that are computed together */
+
+static inline long up16(long n) { return (n + 15) / 16 * 16; }
+
+/* [T, d] with rows `stride` numbers apart -> pairs along d, transposed: [d / 2, up16(T)], zeros behind T. */
+static void pairs_across(const bf16 *x, long stride, long T, long d, uint32_t *to) {
+    const long Tp = up16(T);
+    for (long t = 0; t < T; t += 16) {
+        const long n = T - t < 16 ? T - t : 16;
+        for (long p = 0; p < d / 2; p += 8) {
+            uint32_t *const out = to + p * Tp + t;
+            for (long i = 0; i < n; i++) {
+                const uint32_t *row = (const uint32_t *)(x + (t + i) * stride) + p;
+#pragma GCC unroll 8
+                for (long j = 0; j < 8; j++) out[j * Tp + i] = row[j];
+            }
+            for (long j = 0; j < 8; j++)
+                for (long i = n; i < 16; i++) out[j * Tp + i] = 0;
+        }
+    }
+}
+
+/* [T, d] with rows `stride` numbers apart -> pairs along T: [up16(T) / 2, d], zeros behind T. */
+static void pairs_along(const bf16 *x, long stride, long T, long d, uint32_t *to) {
+    for (long t = 0; t < up16(T); t += 2)
+        for (long j = 0; j < d; j += 16) {
+            const bf16 *at = x + t * stride + j;
+            const __m512i even = t < T ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at)) : _mm512_setzero_si512();
+            const __m512i odd = t + 1 < T ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(at + stride))) : _mm512_setzero_si512();
+            _mm512_storeu_si512(to + t / 2 * d + j, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        }
+}
+
+/* Of a bias [rows, T], rows a multiple of T, one bit for each query and key: whether it is 0 and the key not behind the query. */
+void visible(const bf16 *bias, uint16_t *bits, long rows, long T, int threads) {
+    const long words = up16(T) / 16;
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * T > SMALL)
+    for (long r = 0; r < rows; r++)
+        for (long w = 0; w < words; w++) {
+            const long n = r % T + 1 - 16 * w;
+            const __mmask16 inside = n >= 16 ? ALL : n <= 0 ? 0 : (__mmask16)(ALL >> (16 - n));
+            bits[r * words + w] = _mm256_mask_cmpeq_epi16_mask(inside, _mm256_maskz_loadu_epi16(inside, bias + r * T + 16 * w), _mm256_setzero_si256());
+        }
+}
+
+/* The first key, in sixteens, that any of the n queries sees. */
+static long first_seen(const uint16_t *bits, long words, long n) {
+    for (long w = 0; w < words; w++)
+        for (long i = 0; i < n; i++)
+            if (bits[i * words + w]) return 16 * w;
+    return 0;
+}
+
+/* Attention over whole rows. qkv [B, T, (H + 2 K) * d], rotated and scaled; bits of `visible` [T, .] or, with masks = B, [B, T, .]; every
+   query sees itself. mixed [B, T, H * d]; normaliser [B, H, T]: log of the sum of the exponentials. d in sixteens. */
+void attend_causal(const bf16 *qkv, const uint16_t *bits, bf16 *mixed, float *normaliser, long B, long T, long H, long K, long d,
+                   long masks, int threads) {
+    const long groups = H / K, width = (H + 2 * K) * d, Tp = up16(T), words = Tp / 16, half = Tp * d / 2;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (long task = 0; task < B * K; task++) {
+        const long b = task / K, k = task % K;
+        const bf16 *token = qkv + b * T * width;
+        const uint16_t *mask = bits + (masks > 1 ? b * T * words : 0);
+        uint32_t *const keys = (uint32_t *)borrow(2 * half + ROWS * (Tp + Tp / 2 + d)), *const values = keys + half;
+        float *const scores = (float *)(values + half), *const out = scores + ROWS * Tp;
+        bf16 *const weights = (bf16 *)(out + ROWS * d);
+        pairs_across(token + (H + k) * d, width, T, d, keys);
+        pairs_along(token + (H + K + k) * d, width, T, d, values);
+        for (long t = 0; t < T; t += ROWS) {
+            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n), seen = up16(t + n) - first;
+            for (long h = k * groups; h < (k + 1) * groups; h++) {
+                multiply(n, seen, d / 2, (const uint32_t *)(token + t * width + h * d), width / 2, 1, keys + first, Tp, scores, Tp, 0);
+                float total[ROWS];
+                for (long i = 0; i < n; i++) {
+                    const float *const s = scores + i * Tp;
+                    const uint16_t *const sees = mask + (t + i) * words + first / 16;
+                    floats most = all(-INFINITY), sum = _mm512_setzero_ps();
+                    for (long u = 0; u < seen; u += 16) most = _mm512_mask_max_ps(most, sees[u / 16], most, _mm512_loadu_ps(s + u));
+                    const float highest = _mm512_reduce_max_ps(most);
+                    for (long u = 0; u < seen; u += 16) {
+                        const floats e = _mm512_maskz_mov_ps(sees[u / 16], exponential(_mm512_sub_ps(_mm512_loadu_ps(s + u), all(highest))));
+                        sum = _mm512_add_ps(sum, e);
+                        store(weights + i * Tp + u, ALL, e);
+                    }
+                    total[i] = _mm512_reduce_add_ps(sum);
+                    normaliser[(b * H + h) * T + t + i] = highest + logf(total[i]);
+                }
+                multiply(n, d, seen / 2, (const uint32_t *)weights, Tp / 2, 1, values + first / 2 * d, d, out, d, 0);
+                for (long i = 0; i < n; i++)
+                    for (long j = 0; j < d; j += 16)
+                        store(mixed + (b * T + t + i) * H * d + h * d + j, ALL,
+                              _mm512_mul_ps(_mm512_loadu_ps(out + i * d + j), all(1.0f / total[i])));
+            }
+        }
+    }
+}
+
+/* From scores and the gradient of the weights, both [n, Tp], for n queries of one head: weights and the gradient of the scores, rounded,
+   as pairs along the queries [n / 2, Tp] and, of the latter, [n, Tp] as it is. An odd n's last partner is 0. */
+static void softmax_backward(long n, long seen, long Tp, const float *scores, const float *grad_p, const float *log_sum, const float *mean,
+                             const uint16_t *sees, long words, uint32_t *p_along, uint32_t *ds_along, bf16 *ds) {
+    for (long i = 0; i < n; i += 2)
+        for (long u = 0; u < seen; u += 16) {
+            __m512i p[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}, s[2] = {p[0], p[0]};
+            for (long o = 0; o < 2 && i + o < n; o++) {
+                const __mmask16 m = sees[(i + o) * words + u / 16];
+                const long at = (i + o) * Tp + u;
+                const floats w = _mm512_maskz_mov_ps(m, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + at), all(log_sum[i + o]))));
+                const __m256i grad = rounded(_mm512_maskz_mul_ps(m, w, _mm512_sub_ps(_mm512_loadu_ps(grad_p + at), all(mean[i + o]))));
+                _mm256_storeu_si256((__m256i *)(ds + at), grad);
+                p[o] = _mm512_cvtepu16_epi32(rounded(w));
+                s[o] = _mm512_cvtepu16_epi32(grad);
+            }
+            _mm512_storeu_si512(p_along + i / 2 * Tp + u, _mm512_or_si512(p[0], _mm512_slli_epi32(p[1], 16)));
+            _mm512_storeu_si512(ds_along + i / 2 * Tp + u, _mm512_or_si512(s[0], _mm512_slli_epi32(s[1], 16)));
+        }
+}
+
+/* Gradient of qkv before it was rotated, all of it written; grad [B, T, H * d]. The weights are computed again: they would be T x T.
+   turn [positions, d / 2] complex, positions T or B * T; null: there was no rotation. (Dao, 2307.08691, appendix B.) */
+void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *turn, const bf16 *mixed, const float *normaliser,
+                            const bf16 *grad, bf16 *grad_qkv, long B, long T, long H, long K, long d, long masks, long positions,
+                            int threads) {
+    const long groups = H / K, width = (H + 2 * K) * d, Tp = up16(T), words = Tp / 16, half = Tp * d / 2;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (long task = 0; task < B * K; task++) {
+        const long b = task / K, k = task % K;
+        const bf16 *token = qkv + b * T * width;
+        const uint16_t *mask = bits + (masks > 1 ? b * T * words : 0);
+        const float *places = turn ? turn + (positions > T ? b * T * d : 0) : NULL;
+        uint32_t *const keys = (uint32_t *)borrow(3 * half + 2 * Tp * d + ROWS * (4 * Tp + 2 * d)), *const keys_along = keys + half;
+        uint32_t *const values = keys_along + half;
+        float *const grad_k = (float *)(values + half), *const grad_v = grad_k + Tp * d;
+        float *const scores = grad_v + Tp * d, *const grad_p = scores + ROWS * Tp, *const grad_q = grad_p + ROWS * Tp;
+        uint32_t *const q_along = (uint32_t *)(grad_q + ROWS * d), *const g_along = q_along + ROWS / 2 * d;
+        uint32_t *const p_along = g_along + ROWS / 2 * d, *const ds_along = p_along + ROWS / 2 * Tp;
+        bf16 *const ds = (bf16 *)(ds_along + ROWS / 2 * Tp);
+        pairs_across(token + (H + k) * d, width, T, d, keys);
+        pairs_across(token + (H + K + k) * d, width, T, d, values);
+        pairs_along(token + (H + k) * d, width, T, d, keys_along);
+        memset(grad_k, 0, 2 * Tp * d * sizeof(float));
+        for (long t = 0; t < T; t += ROWS) {
+            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n), seen = up16(t + n) - first;
+            for (long h = k * groups; h < (k + 1) * groups; h++) {
+                const bf16 *const q = token + t * width + h * d, *const g = grad + (b * T + t) * H * d + h * d;
+                const bf16 *const out = mixed + (b * T + t) * H * d + h * d;
+                multiply(n, seen, d / 2, (const uint32_t *)q, width / 2, 1, keys + first, Tp, scores, Tp, 0);
+                multiply(n, seen, d / 2, (const uint32_t *)g, H * d / 2, 1, values + first, Tp, grad_p, Tp, 0);
+                float mean[ROWS];
+                for (long i = 0; i < n; i++) {
+                    floats dot = _mm512_setzero_ps();
+                    for (long j = 0; j < d; j += 16) dot = _mm512_fmadd_ps(load(g + i * H * d + j, ALL), load(out + i * H * d + j, ALL), dot);
+                    mean[i] = _mm512_reduce_add_ps(dot);
+                }
+                softmax_backward(n, seen, Tp, scores, grad_p, normaliser + (b * H + h) * T + t, mean, mask + t * words + first / 16, words,
+                                 p_along, ds_along, ds);
+                multiply(n, d, seen / 2, (const uint32_t *)ds, Tp / 2, 1, keys_along + first / 2 * d, d, grad_q, d, 0);
+                for (long i = 0; i < n; i++)
+                    turn_head_back(grad_q + i * d, places ? places + (t + i) * d : NULL, grad_qkv + (b * T + t + i) * width + h * d, d);
+                pairs_along(q, width, n, d, q_along);
+                pairs_along(g, H * d, n, d, g_along);
+                multiply(seen, d, (n + 1) / 2, ds_along, 1, Tp, q_along, d, grad_k + first * d, d, 1);
+                multiply(seen, d, (n + 1) / 2, p_along, 1, Tp, g_along, d, grad_v + first * d, d, 1);
+            }
+        }
+        for (long t = 0; t < T; t++) {
+            bf16 *const to = grad_qkv + (b * T + t) * width;
+            turn_head_back(grad_k + t * d, places ? places + t * d : NULL, to + (H + k) * d, d);
+            turn_head_back(grad_v + t * d, NULL, to + (H + K + k) * d, d);
+        }
+    }
+}
+#endif
