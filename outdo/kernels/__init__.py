@@ -32,7 +32,7 @@ _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end wi
     "swiglu_backward": (_P, _P, _P, _L, _L),
     "rotate": (_P, _P, _L, _L, _L, _L, _L),
     "attend_cached": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L),
-    "visible": (_P, _P, _L, _L),
+    "visible": (_P, _P, _P, _P, _L, _L, _L),
     "attend_causal": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L),
     "attend_causal_backward": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L),
 }
@@ -80,14 +80,14 @@ def _processor() -> bytes:
     return "\n".join(sorted({x for x in lines if x.startswith(("model name", "flags", "Features"))})).encode()
 
 
-def usable(x: Tensor) -> bool:
-    """Whether there are kernels for tensors like this one."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and library() is not None
+def usable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there are kernels for such tensors."""
+    return dtype == torch.bfloat16 and device.type == "cpu" and library() is not None
 
 
 def attends(keys: Tensor) -> bool:
     """Whether `attend_cached` is there for a cache of such keys."""
-    return usable(keys) and keys.shape[-1] in (32, 64, 128)
+    return usable(keys.device, keys.dtype) and keys.shape[-1] in (32, 64, 128)
 
 
 def _call(name: str, *arguments: Tensor | float | None) -> None:
@@ -131,20 +131,22 @@ def rotate_(qkv: Tensor, turn: Tensor, heads: int, kv_heads: int) -> None:
           heads + kv_heads, d)
 
 
-def visible(bias: Tensor) -> Tensor:
-    """Bias [..., T, T], 0 where a query sees a key -> one bit for each of the two, [..., T, words of 16 bits]. Causal in any case."""
-    T = bias.shape[-1]
-    bits = torch.empty((*bias.shape[:-1], -(-T // 16)), dtype=torch.int16)
-    _call("visible", bias, bits, bias.numel() // T, T)
+def visible(segments_BT: Tensor, parents_BT: Tensor | None = None, positions_BT: Tensor | None = None,
+            window: int | None = None) -> Tensor:
+    """Which keys of its row each query sees, as `attention.causal_bias` says it, in bits [B, T, words of 16]."""
+    B, T = segments_BT.shape
+    small = [x if x is None else x.to(torch.int32).contiguous() for x in (segments_BT, parents_BT, positions_BT)]
+    bits = torch.empty((B, T, -(-T // 16)), dtype=torch.int16)
+    _call("visible", *small, bits, B, T, window or 0)
     return bits
 
 
 def attend_causal(qkv: Tensor, bits: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
-    """Rotated qkv [B, T, (H + 2 K) * d], bits of `visible` -> mixed [B, T, H * d], log-normalisers [B, H, T] in float32."""
+    """Rotated qkv [B, T, (H + 2 K) * d], bits of `visible` for each row or one for all -> mixed [B, T, H * d], log-normalisers [B, H, T] in float32."""
     B, T, width = qkv.shape
     d = width // (heads + 2 * kv_heads)
     mixed, normaliser = qkv.new_empty(B, T, heads * d), qkv.new_empty(B, heads, T, dtype=torch.float32)
-    _call("attend_causal", qkv, bits, mixed, normaliser, B, T, heads, kv_heads, d, 1 if bits.dim() == 2 else B)
+    _call("attend_causal", qkv, bits, mixed, normaliser, B, T, heads, kv_heads, d, len(bits))
     return mixed, normaliser
 
 
@@ -154,7 +156,7 @@ def attend_causal_backward(qkv: Tensor, bits: Tensor, turn: Tensor | None, mixed
     B, T, width = qkv.shape
     out, d = torch.empty_like(qkv), width // (heads + 2 * kv_heads)
     _call("attend_causal_backward", qkv, bits, turn, mixed, normaliser, grad, out, B, T, heads, kv_heads, d,
-          1 if bits.dim() == 2 else B, 0 if turn is None else turn.numel() // turn.shape[-1])
+          len(bits), 0 if turn is None else turn.numel() // turn.shape[-1])
     return out
 
 

@@ -359,16 +359,30 @@ static void pairs_along(const bf16 *x, long stride, long T, long d, uint32_t *to
         }
 }
 
-/* Of a bias [rows, T], rows a multiple of T, one bit for each query and key: whether it is 0 and the key not behind the query. */
-void visible(const bf16 *bias, uint16_t *bits, long rows, long T, int threads) {
+/* One bit for each query and each key of its row [B, T]: whether the key is not behind the query, of its segment or of the segment that
+   this one goes on from (parents, may be null: -2 for none), and less than `window` positions before it (0: any number; positions may
+   be null: those in the row). bits [B, T, words of 16 keys]. */
+void visible(const int32_t *segments, const int32_t *parents, const int32_t *positions, uint16_t *bits, long B, long T, long window,
+             int threads) {
     const long words = up16(T) / 16;
-#pragma omp parallel for num_threads(threads) schedule(static) if (rows * T > SMALL)
-    for (long r = 0; r < rows; r++)
+#pragma omp parallel for num_threads(threads) schedule(static) if (B * T * words > SMALL)
+    for (long r = 0; r < B * T; r++) {
+        const long t = r % T, row = r - t;
+        const __m512i own = _mm512_set1_epi32(segments[r]), parent = _mm512_set1_epi32(parents ? parents[r] : -2);
         for (long w = 0; w < words; w++) {
-            const long n = r % T + 1 - 16 * w;
+            const long n = t + 1 - 16 * w;
             const __mmask16 inside = n >= 16 ? ALL : n <= 0 ? 0 : (__mmask16)(ALL >> (16 - n));
-            bits[r * words + w] = _mm256_mask_cmpeq_epi16_mask(inside, _mm256_maskz_loadu_epi16(inside, bias + r * T + 16 * w), _mm256_setzero_si256());
+            const __m512i keys = _mm512_maskz_loadu_epi32(inside, segments + row + 16 * w);
+            __mmask16 sees = _mm512_mask_cmpeq_epi32_mask(inside, keys, own) | _mm512_mask_cmpeq_epi32_mask(inside, keys, parent);
+            if (window && positions) {
+                const __m512i at = _mm512_maskz_loadu_epi32(inside, positions + row + 16 * w);
+                sees &= _mm512_cmpgt_epi32_mask(at, _mm512_set1_epi32(positions[r] - (int32_t)window));
+            } else if (window && n > window) {
+                sees &= n - window >= 16 ? 0 : (__mmask16)(ALL << (n - window));
+            }
+            bits[r * words + w] = sees;
         }
+    }
 }
 
 /* The first key, in sixteens, that any of the n queries sees. */
@@ -379,8 +393,8 @@ static long first_seen(const uint16_t *bits, long words, long n) {
     return 0;
 }
 
-/* Attention over whole rows. qkv [B, T, (H + 2 K) * d], rotated and scaled; bits of `visible` [T, .] or, with masks = B, [B, T, .]; every
-   query sees itself. mixed [B, T, H * d]; normaliser [B, H, T]: log of the sum of the exponentials. d in sixteens. */
+/* Attention over whole rows. qkv [B, T, (H + 2 K) * d], rotated and scaled; bits of `visible` [masks, T, .], masks 1 or B;
+   every query sees itself. mixed [B, T, H * d]; normaliser [B, H, T]: log of the sum of the exponentials. d in sixteens. */
 void attend_causal(const bf16 *qkv, const uint16_t *bits, bf16 *mixed, float *normaliser, long B, long T, long H, long K, long d,
                    long masks, int threads) {
     const long groups = H / K, width = (H + 2 * K) * d, Tp = up16(T), words = Tp / 16, half = Tp * d / 2;

@@ -47,9 +47,16 @@ def causal_bias(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtyp
 
 def causal_mask(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtype, window: int | None, prompts: Prompts | None,
                 d: int) -> Tensor | None:
-    """`causal_bias` as `attend_rows` wants it for heads of size d: as bits where compiled kernels will read it."""
-    bias = causal_bias(tokens_BT, segments_BT, dtype, window, prompts)
-    return kernels.visible(bias) if bias is not None and kernels.usable(bias) and d % 16 == 0 else bias
+    """`causal_bias` as `attend_rows` wants it for heads of size d: where compiled kernels will read it, as bits."""
+    if not skips_hidden(tokens_BT.device, dtype, d):
+        return causal_bias(tokens_BT, segments_BT, dtype, window, prompts)
+    segments_BT = torch.zeros_like(tokens_BT[:1]) if segments_BT is None else segments_BT
+    return kernels.visible(segments_BT, *(prompts or (None, None)), window)
+
+
+def skips_hidden(device: torch.device, dtype: torch.dtype, d: int) -> bool:
+    """Whether keys that a query does not see cost next to nothing: rows may then hold many segments."""
+    return kernels.usable(device, dtype) and d % 16 == 0
 
 
 class _SplitHeads(torch.autograd.Function):

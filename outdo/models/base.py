@@ -34,7 +34,7 @@ class Sizes(Protocol):
 
 
 class Prompts(NamedTuple):
-    """Rows in which several segments go on from one prompt, itself a segment of the row."""
+    """Rows in which several segments may go on from one prompt, itself a segment of the row, and may be longer than the context."""
 
     parents_BT: Tensor  # int64, the other segment that a token sees; -2: none
     positions_BT: Tensor  # int64, position in the sequence that it belongs to
@@ -56,6 +56,10 @@ class LanguageModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def long_rows(self, dtype: torch.dtype) -> bool:
+        """Whether `hidden` is at its best with rows of many segments, and takes rows beyond the context, their `prompts` given."""
+        return False
 
     @abstractmethod
     def pack(self, dtype: torch.dtype) -> Any:

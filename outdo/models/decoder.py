@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from outdo.models.adapt import matrix
-from outdo.models.attention import attend_rows, causal_mask
+from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
 from outdo.models.ops import add_normalize, linear, prepack, rms_normalize, swiglu
@@ -206,6 +206,9 @@ class Decoder(LanguageModel):
                 continue
             into_residual = "o_proj" in name or "down_proj" in name
             nn.init.normal_(parameter, std=0.02 * (residual if into_residual else 1.0), generator=generator)
+
+    def long_rows(self, dtype: torch.dtype) -> bool:
+        return skips_hidden(self.device, dtype, self.config.head_dim)
 
     def pack(self, dtype: torch.dtype) -> Packed:
         """The compute weights, differentiable with respect to the parameters."""

@@ -51,7 +51,7 @@ def prepack(weight: Tensor) -> Tensor:
 
 def _normalize(x: Tensor, more: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """total = x + more, total / root and 1 / root of mean(total^2) + eps, the last [...] or [..., 1]."""
-    if kernels.usable(x):
+    if kernels.usable(x.device, x.dtype):
         return kernels.normalize(x.contiguous(), None if more is None else more.contiguous(), eps)
     total = x if more is None else x + more
     square = torch.linalg.vector_norm(total, dim=-1, keepdim=True, dtype=torch.float32).square_()
@@ -60,7 +60,7 @@ def _normalize(x: Tensor, more: Tensor | None, eps: float) -> tuple[Tensor, Tens
 
 
 def _normalize_backward(grad: Tensor, grad_total: Tensor | None, y: Tensor, inverse: Tensor) -> Tensor:
-    if kernels.usable(y):
+    if kernels.usable(y.device, y.dtype):
         return kernels.normalize_backward(grad.contiguous(), None if grad_total is None else grad_total.contiguous(), y, inverse)
     along = (grad * y).mean(-1, keepdim=True, dtype=torch.float32).to(y.dtype)
     out = torch.addcmul(grad, y, along, value=-1).mul_(inverse)
@@ -114,7 +114,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        if kernels.usable(x):
+        if kernels.usable(x.device, x.dtype):
             return kernels.swiglu(x.contiguous())
         gate, up = x.chunk(2, dim=-1)
         return F.silu(gate.contiguous()).mul_(up)
@@ -122,7 +122,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        if kernels.usable(x):
+        if kernels.usable(x.device, x.dtype):
             return kernels.swiglu_backward(x.contiguous(), grad.contiguous())
         gate, up = (half.contiguous() for half in x.chunk(2, dim=-1))  # strided bf16 is four times slower
         return torch.cat([torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)], dim=-1)

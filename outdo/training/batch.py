@@ -21,6 +21,7 @@ from outdo.models.base import Prompts
 from outdo.types import IntArray, Sample
 
 _SHARED_TOKENS = 16  # shorter prompts are not worth it
+_LONG_ROW, _LONG_STEP = 512, 16  # tokens
 _FAMILY_TOKENS = 512  # longest row that sharing makes: attention looks at every pair of a row
 
 
@@ -46,7 +47,7 @@ class MicroBatch:
 
     tokens_BT: Tensor  # int64, 0 where nothing is
     segments_BT: Tensor | None  # int64, which segment a position belongs to, -1 for none; None: one sample per row
-    prompts: Prompts | None  # where samples share one: what else a position sees, and where in its sample it lies
+    prompts: Prompts | None  # where samples share one or rows are long: what else a position sees, and where in its sample it lies
     predicts_N: Tensor  # int64, flat index b * T + t of the position whose output predicts a trained token
     targets_N: Tensor  # int64, the trained tokens
     old_logprobs_N: Tensor  # float32
@@ -63,20 +64,21 @@ class MicroBatch:
         return replace(self, prompts=prompts, **moved)  # type: ignore[arg-type]
 
 
-def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = False) -> list[MicroBatch]:
+def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = False, long: bool = False) -> list[MicroBatch]:
     """Cut samples into micro-batches of about micro_tokens positions each (always at least one row).
 
-    share: compute a prompt once for the samples that begin with it.
+    share: compute a prompt once for the samples that begin with it. long: rows may be longer than any sample, with hardly any
+    padding, for a model to which what a token does not see costs nothing.
     """
     if not samples:
         return []
     whole = families(samples, share)
-    T = _round_length(max(f.tokens for f in whole))
-    rows = pack([f.tokens for f in whole], T)
+    lengths = [f.tokens for f in whole]
+    T, rows = _long_rows(lengths) if long else _rows(lengths)
     pieces = min(len(rows), -(-len(rows) * T // micro_tokens))
     ends = [len(rows) * i // pieces for i in range(pieces + 1)]  # of one size: a small rest would waste its padding
     parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
-    return [_collate([[whole[j] for j in row] for row in part], T) for part in parts]
+    return [_collate([[whole[j] for j in row] for row in part], T, long) for part in parts]
 
 
 def families(samples: Sequence[Sample], share: bool = True) -> list[Family]:
@@ -126,14 +128,34 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
+def _rows(lengths: Sequence[int]) -> tuple[int, list[list[int]]]:
+    """Rows as long as the longest."""
+    T = _round_length(max(lengths))
+    return T, pack(lengths, T)
+
+
+def _long_rows(lengths: Sequence[int]) -> tuple[int, list[list[int]]]:
+    """Rows of about _LONG_ROW tokens or the longest, as little longer as it takes to fill them."""
+    total, longest = sum(lengths), max(lengths)
+    count = max(1, total // max(_LONG_ROW, longest))
+    T = _round_up(max(longest, -(-total // count)))
+    while len(rows := pack(lengths, T)) > count:
+        T += _LONG_STEP
+    return T, rows
+
+
+def _round_up(tokens: int) -> int:
+    return -(-tokens // _LONG_STEP) * _LONG_STEP
+
+
 def _round_length(tokens: int) -> int:
     """Few lengths, for the reason that `machine.round_rows` gives; at most a sixteenth more."""
     step = 2 if tokens <= 128 else 8 if tokens <= 512 else 32
     return -(-tokens // step) * step
 
 
-def _collate(rows: Sequence[Sequence[Family]], T: int) -> MicroBatch:
-    B, samples = round_rows(len(rows)), [s for row in rows for family in row for s in family.samples]
+def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool) -> MicroBatch:
+    B, samples = len(rows) if long else round_rows(len(rows)), [s for row in rows for family in row for s in family.samples]
     shared = [family.shared for row in rows for family in row if family.shared]
     tokens, segments, parents, positions = (np.full((B, T), fill, np.int64) for fill in (0, -1, -2, 0))
     before = np.arange(B * T).reshape(B, T) - 1  # flat position of the token that predicts this one
@@ -166,7 +188,7 @@ def _collate(rows: Sequence[Sequence[Family]], T: int) -> MicroBatch:
     return MicroBatch(
         tokens_BT=torch.from_numpy(tokens),
         segments_BT=None if alone else torch.from_numpy(segments),
-        prompts=Prompts(torch.from_numpy(parents), torch.from_numpy(positions)) if shared else None,
+        prompts=Prompts(torch.from_numpy(parents), torch.from_numpy(positions)) if shared or long else None,
         predicts_N=torch.from_numpy(before[row_N, column_N]),
         targets_N=torch.from_numpy(tokens[row_N, column_N]),
         old_logprobs_N=torch.from_numpy(old[row_N, column_N]),

@@ -47,7 +47,7 @@ class Trainer:
 
         Raises NonFiniteError before any weight changes, ValueError if no token trains.
         """
-        batches = micro_batches(samples, self.micro_tokens, self.model.shares_prompts)
+        batches = micro_batches(samples, self.micro_tokens, self.model.shares_prompts, self.model.long_rows(self.dtype))
         total = sum(len(b.targets_N) for b in batches)
         if total == 0:
             raise ValueError(f"no token trains in these {len(samples)} samples")
