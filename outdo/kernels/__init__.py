@@ -170,6 +170,7 @@ def attend_cached(qkv: Tensor, turn: Tensor | None, starts: Tensor, slots: Tenso
     R, C, _ = qkv.shape
     _, kv_heads, capacity, d = keys.shape
     mixed = qkv.new_empty(R, C, heads * d)
+    starts, slots = starts.contiguous(), None if slots is None else slots.contiguous()
     _call("attend_cached", qkv, turn, starts, slots, keys, values, mixed, R, C, heads, kv_heads, d, capacity,
           0 if turn is None else len(turn), window or 0)
     return mixed

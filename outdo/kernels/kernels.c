@@ -326,7 +326,7 @@ static void multiply(long M, long N, long P, const uint32_t *A, long row, long s
     if (n < N) stripe(12, 1, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
 }
 
-#define ROWS 32 /* queries that are computed together */
+#define ROWS 16 /* queries that are computed together */
 
 static inline long up16(long n) { return (n + 15) / 16 * 16; }
 

@@ -18,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toys import config, decoder
 
-from outdo.models import decoder as decoder_module
+from outdo.models import attention as attention_module
 from outdo.models.attention import attend_causal, causal_bias
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.models.flops import causal_attended, forward_flops, update_flops
@@ -136,5 +136,5 @@ def test_the_counter_sees_a_change_of_the_model(monkeypatch: pytest.MonkeyPatch)
         torch.bmm(q[0], q[0].transpose(1, 2))
         return attend_causal(q, k, v, bias)
 
-    monkeypatch.setattr(decoder_module, "attend_causal", wasteful)
+    monkeypatch.setattr(attention_module, "attend_causal", wasteful)
     assert counted(lambda: forward(decoder(), 1, 8))["attention"] > honest["attention"]

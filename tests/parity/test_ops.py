@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from outdo import kernels
 from outdo.models import ops
 
 
@@ -21,7 +22,12 @@ def twin_rms_normalize(x: Tensor) -> Tensor:
     return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
 
 
-def twin_swiglu(gate: Tensor, up: Tensor) -> Tensor:
+def twin_add_normalize(x: Tensor, more: Tensor) -> Tensor:
+    return torch.cat([x + more, twin_rms_normalize(x + more)], dim=-1)
+
+
+def twin_swiglu(x: Tensor) -> Tensor:
+    gate, up = x.chunk(2, dim=-1)
     return gate / (1 + torch.exp(-gate)) * up
 
 
@@ -34,7 +40,8 @@ class Case:
 
 CASES = {
     "rms_normalize": Case(lambda x: ops.rms_normalize(x, 1e-5), twin_rms_normalize, 1),
-    "swiglu": Case(ops.swiglu, twin_swiglu, 2),
+    "add_normalize": Case(lambda x, y: torch.cat(ops.add_normalize(x, y, 1e-5), dim=-1), twin_add_normalize, 2),
+    "swiglu": Case(ops.swiglu, twin_swiglu, 1),
 }
 SHAPES = [(5, 8), (2, 3, 7, 6), (1, 1, 2), (4, 1, 130)]
 EMPTY = [(0, 8), (2, 0, 7, 6), (0, 3, 4, 2)]
@@ -62,11 +69,16 @@ def with_gradients(f: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor)
     return (y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype)))
 
 
-def compare(case: Case, inputs: list[Tensor], grad: Tensor, layout: Callable[[Tensor], Tensor], dtype: torch.dtype,
+def grad_for(case: Case, inputs: list[Tensor]) -> Tensor:
+    """A gradient of the result's shape."""
+    return draw(tuple(case.twin(*inputs).shape), 1, seed=9)[0]
+
+
+def compare(case: Case, inputs: list[Tensor], layout: Callable[[Tensor], Tensor], dtype: torch.dtype,
             tolerance: float) -> None:  # fmt: skip
     """Op in dtype against twin in float64, from the same (rounded) numbers."""
     rounded = [layout(x.to(dtype)) for x in inputs]
-    grad = grad.to(dtype)
+    grad = grad_for(case, inputs).to(dtype)
     got = with_gradients(case.op, rounded, layout(grad))
     want = with_gradients(case.twin, [x.double() for x in rounded], grad.double())
     for g, w in zip(got, want, strict=True):
@@ -78,29 +90,34 @@ def compare(case: Case, inputs: list[Tensor], grad: Tensor, layout: Callable[[Te
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32(case: Case, shape: tuple[int, ...], layout: str) -> None:
-    *inputs, grad = draw(shape, case.inputs + 1)
-    compare(case, inputs, grad, LAYOUTS[layout], torch.float32, 3e-6)
+    compare(case, draw(shape, case.inputs), LAYOUTS[layout], torch.float32, 3e-6)
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bf16(case: Case, shape: tuple[int, ...], layout: str) -> None:
-    *inputs, grad = draw(shape, case.inputs + 1, seed=1)
-    compare(case, inputs, grad, LAYOUTS[layout], torch.bfloat16, 3 * 2.0**-8)
+def test_bf16(case: Case, shape: tuple[int, ...], layout: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if compiled and kernels.library() is None:
+        pytest.skip("no compiled kernels for this machine")
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    compare(case, draw(shape, case.inputs, seed=1), LAYOUTS[layout], torch.bfloat16, 3 * 2.0**-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", EMPTY)
 def test_empty(case: Case, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """No rows, no tokens, no heads: what an empty micro-batch or a rank without work would bring."""
-    *inputs, grad = draw(shape, case.inputs + 1)
-    values = with_gradients(case.op, [x.to(dtype) for x in inputs], grad)
-    assert all(v.shape == shape and v.dtype == dtype for v in values)
+    inputs = draw(shape, case.inputs)
+    y, *gradients = with_gradients(case.op, [x.to(dtype) for x in inputs], grad_for(case, inputs))
+    assert y.shape == case.twin(*inputs).shape and y.dtype == dtype
+    assert all(g.shape == shape and g.dtype == dtype for g in gradients)
 
 
 def test_gradients_match_finite_differences(case: Case) -> None:
     """The twins might share a mistake with the derivation; a difference quotient does not."""
-    *inputs, weight = draw((3, 4, 6), case.inputs + 1, seed=2)
+    inputs = draw((3, 4, 6), case.inputs, seed=2)
+    weight = grad_for(case, inputs)
     singles = [x.float() for x in inputs]
     _, *gradients = with_gradients(case.op, singles, weight)
     step = 1e-2
@@ -116,7 +133,8 @@ def test_gradients_match_finite_differences(case: Case) -> None:
 
 def test_inputs_stay_as_they_were(case: Case) -> None:
     """In-place arithmetic inside must never reach the caller's tensors or the incoming gradient."""
-    *inputs, grad = [x.float() for x in draw((3, 4, 6), case.inputs + 1, seed=3)]
+    inputs = draw((3, 4, 6), case.inputs, seed=3)
+    grad, inputs = grad_for(case, inputs).float(), [x.float() for x in inputs]
     before = [x.clone() for x in (*inputs, grad)]
     with_gradients(case.op, inputs, grad)
     assert all(torch.equal(x, b) for x, b in zip((*inputs, grad), before, strict=True))

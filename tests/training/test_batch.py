@@ -46,11 +46,12 @@ def read_back(batches: Sequence[MicroBatch]) -> list[tuple[list[int], list[int],
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [7] * 40, [100, 1, 1, 1], [5]], ids=["mixed", "equal", "one long", "one"])
 @pytest.mark.parametrize("micro_tokens", BUDGETS)
-def test_every_sample_comes_back_once(micro_tokens: int, lengths: list[int]) -> None:
+@pytest.mark.parametrize("long", [False, True])
+def test_every_sample_comes_back_once(long: bool, micro_tokens: int, lengths: list[int]) -> None:
     batch = samples(lengths)
     want = [(s.token_ids.tolist(), np.flatnonzero(s.mask).tolist(), s.advantages[s.mask].tolist(),
              s.logprobs[s.mask].tolist()) for s in batch]  # fmt: skip
-    assert sorted(read_back(micro_batches(batch, micro_tokens))) == sorted(want)
+    assert sorted(read_back(micro_batches(batch, micro_tokens, long=long))) == sorted(want)
 
 
 @pytest.mark.parametrize("micro_tokens", BUDGETS)
@@ -71,6 +72,22 @@ def test_short_samples_share_rows() -> None:
     (batch,) = micro_batches(samples([32] + [4] * 24), 10**6)
     assert batch.tokens_BT.shape == (4, 32) and batch.segments_BT is not None
     assert (batch.segments_BT >= 0).all(), "nothing is wasted"
+
+
+def test_long_rows() -> None:
+    """Rows of many samples with little padding, however the lengths fall, and positions that begin anew with each sample."""
+    for seed in range(10):
+        lengths = np.random.default_rng(seed).integers(55, 98, 48).tolist()
+        batches = micro_batches(samples(lengths), 2048, long=True)
+        padded = sum(b.tokens_BT.numel() for b in batches)
+        assert sum(lengths) <= padded <= 1.08 * sum(lengths)
+        assert all(len(b.tokens_BT) <= 4 for b in batches) and len({b.tokens_BT.shape[1] for b in batches}) == 1
+        for b in batches:
+            assert b.prompts is not None and b.segments_BT is not None and int(b.prompts.parents_BT.max()) == -2
+            for number, length in enumerate(b.lengths):
+                assert b.prompts.positions_BT[b.segments_BT == number].tolist() == list(range(length))
+    (one,) = micro_batches(samples([700, 30]), 10**6, long=True)
+    assert one.tokens_BT.shape == (1, 736), "as few rows as the longest allows"
 
 
 def test_pack_is_first_fit_longest_first() -> None:
