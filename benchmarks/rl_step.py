@@ -58,6 +58,7 @@ def outdo(case: Case) -> dict[str, Any]:
         scores = [Score(s) for s in even([t.token_ids[t.mask] for t in trajectories])]
         parts = [slice(i * G, i * G + G) for i in range(P)]
         groups = [Group(p, tuple(trajectories[s]), tuple(scores[s])) for p, s in zip(prompts, parts, strict=True)]
+        engine.release()
         trainer.step(credit(groups, grpo)[0], grpo.loss)
 
     step(0)

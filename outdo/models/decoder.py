@@ -12,7 +12,7 @@ Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from outdo.models.adapt import matrix
 from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
-from outdo.models.ops import add_normalize, linear, prepack, rms_normalize, swiglu
+from outdo.models.ops import add_normalize, linear, prepack, rms_normalize, swiglu_linear
 
 _LARGE_BYTES = 1 << 23  # of compute weights: beyond this, reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
@@ -158,21 +158,18 @@ class Layer(nn.Module):
                                    pair_up(a.k_norm.weight, d).expand(c.num_key_value_heads, d)]).to(dtype)
             scale = 1.0
 
-        def together(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return torch.cat([pair_up(q, d) * scale, pair_up(k, d), v])
+        def heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+            return pair_up(q, d) * scale, pair_up(k, d), v
 
-        qkv = together(matrix(a.q_proj), matrix(a.k_proj), matrix(a.v_proj)) * self.input_layernorm.weight
-        biases = [x.bias for x in (a.q_proj, a.k_proj, a.v_proj) if x.bias is not None]
-        bias = together(*biases).to(dtype) if biases else None
-        gate_up = torch.cat([matrix(m.gate_proj), matrix(m.up_proj)]) * self.post_attention_layernorm.weight
-        halves = [x.bias for x in (m.gate_proj, m.up_proj) if x.bias is not None]
+        def linear(norm: Tensor | None, *parts: Weight, order: Callable[..., tuple[Tensor, ...]] = lambda *x: x) -> Linear:
+            """The parts' rows one below the other. Each meets the norm by itself: autograd then keeps nothing but parameters."""
+            weights = order(*(matrix(x) if norm is None else matrix(x) * norm for x in parts))
+            biases = order(*(x.bias for x in parts)) if parts[0].bias is not None else ()
+            return Linear(torch.cat([x.to(dtype) for x in weights]), torch.cat([x.to(dtype) for x in biases]) if biases else None)
 
-        def linear(x: Weight) -> Linear:
-            return Linear(matrix(x).to(dtype), None if x.bias is None else x.bias.to(dtype))
-
-        return PackedLayer(Linear(qkv.to(dtype), bias), head_norm, linear(a.o_proj),
-                           Linear(gate_up.to(dtype), torch.cat(halves).to(dtype) if halves else None), linear(m.down_proj),
-                           c.window(number), c.rotary[number] if c.rotary else True)
+        return PackedLayer(linear(self.input_layernorm.weight, a.q_proj, a.k_proj, a.v_proj, order=heads), head_norm,
+                           linear(None, a.o_proj), linear(self.post_attention_layernorm.weight, m.gate_proj, m.up_proj),
+                           linear(None, m.down_proj), c.window(number), c.rotary[number] if c.rotary else True)
 
 
 class Backbone(nn.Module):
@@ -272,7 +269,7 @@ class Decoder(LanguageModel):
         """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer, and it normalised."""
         eps = self.config.rms_norm_eps
         x, normed = add_normalize(x, linear(mixed, *layer.o), eps)
-        return add_normalize(x, linear(swiglu(linear(normed, *layer.gate_up)), *layer.down), eps)
+        return add_normalize(x, swiglu_linear(linear(normed, *layer.gate_up), *layer.down), eps)
 
     def logits(self, packed: Packed, hidden: Tensor) -> Tensor:
         """hidden [..., D] from `hidden` -> float32 logits [..., V]. Call it only where a token trains or is sampled."""

@@ -110,27 +110,43 @@ def add_normalize(x: Tensor, more: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return out
 
 
-class _SwiGLU(torch.autograd.Function):
+def _swiglu(x: Tensor) -> Tensor:
+    if kernels.usable(x.device, x.dtype):
+        return kernels.swiglu(x.contiguous())
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate.contiguous()).mul_(up)
+
+
+def _swiglu_backward(x: Tensor, grad: Tensor) -> Tensor:
+    if kernels.usable(x.device, x.dtype):
+        return kernels.swiglu_backward(x.contiguous(), grad.contiguous())
+    gate, up = (half.contiguous() for half in x.chunk(2, dim=-1))  # strided bf16 is four times slower
+    return torch.cat([torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)], dim=-1)
+
+
+class _SwiGLULinear(torch.autograd.Function):
+    """Keeps x alone: what lies between the two is half as large again and quickly computed anew."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        if kernels.usable(x.device, x.dtype):
-            return kernels.swiglu(x.contiguous())
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(_swiglu(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        return (_swiglu_backward(x, grad @ weight) if wants_x else None,
+                rows.t() @ _swiglu(x).flatten(0, -2) if wants_weight else None, rows.sum(0) if wants_bias else None)
+
+
+def swiglu_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., 2 F]: silu of its first half times its second, then `linear` with weight [D, F]."""
+    if x.device.type != "cpu":
         gate, up = x.chunk(2, dim=-1)
-        return F.silu(gate.contiguous()).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        if kernels.usable(x.device, x.dtype):
-            return kernels.swiglu_backward(x.contiguous(), grad.contiguous())
-        gate, up = (half.contiguous() for half in x.chunk(2, dim=-1))  # strided bf16 is four times slower
-        return torch.cat([torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)], dim=-1)
-
-
-def swiglu(x: Tensor) -> Tensor:
-    """[..., 2 F] -> silu of the first half times the second."""
-    out: Tensor = apply(_SwiGLU, x)
+        return linear(F.silu(gate) * up, weight, bias)
+    out: Tensor = apply(_SwiGLULinear, x, weight, bias)
     return out
 
 

@@ -103,6 +103,11 @@ class Engine:
         """Pack the model's current weights; trajectories carry `version`, and the critic's values, from now on."""
         self._packed, self.version, self.critic = self.model.pack_to_sample(self.dtype, self._packed), version, critic
 
+    def release(self) -> None:
+        """Give the packed weights' memory back until the next `load`; on a GPU recorded steps go on reading them where they are."""
+        if not self._graphs:
+            self._packed = None
+
     def cache(self, slots: int, prompt: int, most: int) -> AnyCache:
         """A cache for so many sequences, for now of `prompt` tokens, in the end of at most `most`; what it holds is old."""
         if not self._graphs:

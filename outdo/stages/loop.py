@@ -133,6 +133,7 @@ class Loop:
     def train(self, samples: Sequence[Sample]) -> tuple[dict[str, float], Usage]:
         """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
         began = time.perf_counter()
+        self.engine.release()
         try:
             return self.trainer.step(samples, self.algorithm.loss, self.lr_scale)
         except NonFiniteError as e:

@@ -41,7 +41,7 @@ class Case:
 CASES = {
     "rms_normalize": Case(lambda x: ops.rms_normalize(x, 1e-5), twin_rms_normalize, 1),
     "add_normalize": Case(lambda x, y: torch.cat(ops.add_normalize(x, y, 1e-5), dim=-1), twin_add_normalize, 2),
-    "swiglu": Case(ops.swiglu, twin_swiglu, 1),
+    "swiglu": Case(lambda x: ops.swiglu_linear(x, torch.eye(x.shape[-1] // 2, dtype=x.dtype)), twin_swiglu, 1),
 }
 SHAPES = [(5, 8), (2, 3, 7, 6), (1, 1, 2), (4, 1, 130)]
 EMPTY = [(0, 8), (2, 0, 7, 6), (0, 3, 4, 2)]
@@ -138,3 +138,15 @@ def test_inputs_stay_as_they_were(case: Case) -> None:
     before = [x.clone() for x in (*inputs, grad)]
     with_gradients(case.op, inputs, grad)
     assert all(torch.equal(x, b) for x, b in zip((*inputs, grad), before, strict=True))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_gradients_of_swiglu_linears_weight(biased: bool) -> None:
+    x, weight, bias = (2 * torch.randn(shape, generator=torch.Generator().manual_seed(5)) for shape in ((3, 4, 10), (7, 5), (7,)))
+    inputs = [v.requires_grad_() for v in ((x, weight, bias) if biased else (x, weight))]
+    grad = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(6))
+    got = ops.swiglu_linear(*inputs)
+    want = torch.nn.functional.linear(twin_swiglu(x), weight, bias if biased else None)
+    torch.testing.assert_close(got, want)
+    for g, w in zip(torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, inputs, grad), strict=True):
+        torch.testing.assert_close(g, w)
