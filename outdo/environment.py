@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import outdo
-from outdo import machine
+from outdo import kernels, machine
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "chess", "pydantic")
 
@@ -35,6 +35,7 @@ def describe(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         "memory_bytes": machine.memory_bytes(device),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "compute_dtype": names[dtype],
+        "kernels": "compiled" if kernels.usable(device, dtype) else "torch",
         "gemm_peak_flops_per_s": {n: machine.gemm_peak_flops(d, device=device) for d, n in names.items()},
         "copy_bytes_per_s": machine.copy_bandwidth(device),
     }

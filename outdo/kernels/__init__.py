@@ -3,7 +3,8 @@
 Eager PyTorch walks memory once per operation and calls from Python once per walk; for models of up to some hundred million
 parameters that takes as long as the products. `kernels.c` is compiled once per machine by the C compiler that is there, in about
 three seconds, and kept in the user's cache. Where there is none, or OUTDO_KERNELS=off, the callers compute the same by
-PyTorch: those are the slow twins that tests/parity compares with. Tensors are contiguous, bf16, on a CPU with AVX-512's bf16 products.
+PyTorch: those are the slow twins that tests/parity compares with. Tensors are contiguous, bf16, and lie on a CPU with
+AVX-512's products of bf16.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from outdo.fetch import cache
 
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+_PANEL = 48  # as in kernels.c
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end with
     "normalize": (_P, _P, _P, _P, _P, _L, _L, _F),
@@ -32,6 +35,8 @@ _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end wi
     "swiglu_backward": (_P, _P, _P, _L, _L),
     "rotate": (_P, _P, _L, _L, _L, _L, _L),
     "attend_cached": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L),
+    "pack_panels": (_P, _P, _L, _L),
+    "multiply_panels": (_P, _P, _P, _P, _L, _L, _L),
     "visible": (_P, _P, _P, _P, _L, _L, _L),
     "attend_causal": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L),
     "attend_causal_backward": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L),
@@ -96,10 +101,10 @@ def _call(name: str, *arguments: Tensor | float | None) -> None:
 
 
 def normalize(x: Tensor, more: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """[..., D] -> total = x + more (x itself without more), total / sqrt(mean(total^2) + eps), and 1 / that root [...] in float32."""
-    width = x.shape[-1]
-    total, y, inverse = x if more is None else torch.empty_like(x), torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
-    _call("normalize", x, more, total, y, inverse, inverse.numel(), width, eps)
+    """[..., D] -> total = x + more (without more x itself), total / root of mean(total^2) + eps, 1 / root [...] in float32."""
+    total, y = x if more is None else torch.empty_like(x), torch.empty_like(x)
+    inverse = x.new_empty(x.shape[:-1], dtype=torch.float32)
+    _call("normalize", x, more, total, y, inverse, inverse.numel(), x.shape[-1], eps)
     return total, y, inverse
 
 
@@ -131,6 +136,28 @@ def rotate_(qkv: Tensor, turn: Tensor, heads: int, kv_heads: int) -> None:
           heads + kv_heads, d)
 
 
+class Panels(NamedTuple):
+    """A matrix [F, D] in the order in which `multiply` reads it. Few rows times a large matrix is bound by reading the matrix."""
+
+    panels: Tensor  # int32 [ceil(F / 48), D / 2, 48]
+    rows: int  # F
+
+
+def pack(weight: Tensor) -> Panels:
+    """[F, D], D even."""
+    F, D = weight.shape
+    panels = torch.empty((-(-F // _PANEL), D // 2, _PANEL), dtype=torch.int32)
+    _call("pack_panels", weight, panels, F, D)
+    return Panels(panels, F)
+
+
+def multiply(x: Tensor, weight: Panels, bias: Tensor | None) -> Tensor:
+    """x [..., D] W' + bias -> [..., F]."""
+    out = x.new_empty(*x.shape[:-1], weight.rows)
+    _call("multiply_panels", x, weight.panels, bias, out, x.numel() // x.shape[-1], weight.rows, x.shape[-1])
+    return out
+
+
 def visible(segments_BT: Tensor, parents_BT: Tensor | None = None, positions_BT: Tensor | None = None,
             window: int | None = None) -> Tensor:
     """Which keys of its row each query sees, as `attention.causal_bias` says it, in bits [B, T, words of 16]."""
@@ -142,7 +169,10 @@ def visible(segments_BT: Tensor, parents_BT: Tensor | None = None, positions_BT:
 
 
 def attend_causal(qkv: Tensor, bits: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor]:
-    """Rotated qkv [B, T, (H + 2 K) * d], bits of `visible` for each row or one for all -> mixed [B, T, H * d], log-normalisers [B, H, T] in float32."""
+    """Rotated qkv [B, T, (H + 2 K) * d], bits of `visible` of each row or of one for all -> mixed [B, T, H * d].
+
+    And the logarithms of what the weights were divided by, [B, H, T] in float32.
+    """
     B, T, width = qkv.shape
     d = width // (heads + 2 * kv_heads)
     mixed, normaliser = qkv.new_empty(B, T, heads * d), qkv.new_empty(B, heads, T, dtype=torch.float32)
@@ -160,8 +190,8 @@ def attend_causal_backward(qkv: Tensor, bits: Tensor, turn: Tensor | None, mixed
     return out
 
 
-def attend_cached(qkv: Tensor, turn: Tensor | None, starts: Tensor, slots: Tensor | None, keys: Tensor, values: Tensor, heads: int,
-                  window: int | None) -> Tensor:
+def attend_cached(qkv: Tensor, turn: Tensor | None, starts: Tensor, slots: Tensor | None, keys: Tensor, values: Tensor,
+                  heads: int, window: int | None) -> Tensor:
     """C new tokens of each row: their keys and values into the cache, and their attention to what it then holds of their row.
 
     qkv [R, C, (H + 2 K) * d] before its rotation; turn: the whole table [positions, 1, d/2]; starts [R] int64: how many tokens

@@ -1,8 +1,8 @@
 /* What eager PyTorch does slowly on a CPU: the pieces between a decoder's matrix products, each in one walk over memory.
 
-   For bf16 (the upper halves of float32 numbers) on processors with AVX-512 and its bf16 products; elsewhere this file is empty and
-   PyTorch computes. Sums, norms and softmax are float32. Tasks are independent of each other and each goes in one order: the results do
-   not depend on the number of threads. Compiled at first use, see __init__.py. */
+   For bf16 (the upper halves of float32 numbers) on processors with AVX-512 and its bf16 products; elsewhere this file is empty
+   and PyTorch computes. Sums, norms and softmax are float32. Tasks are independent of each other and each goes in one order: the
+   results do not depend on the number of threads. Compiled at first use, see __init__.py. */
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AHEAD 16 /* rows */
+#define AHEAD 16        /* rows */
 #define SMALL (1 << 14) /* numbers: less is not worth a second thread */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -31,22 +31,25 @@ INLINE __m256i rounded(floats x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 
 INLINE void store(bf16 *to, __mmask16 m, floats x) {
     if (m == ALL) _mm256_storeu_si256((__m256i *)to, rounded(x));
-    else _mm256_mask_storeu_epi16(to, m, rounded(x));
+    else
+        _mm256_mask_storeu_epi16(to, m, rounded(x));
 }
 
 INLINE floats all(float x) { return _mm512_set1_ps(x); }
 
-#define SIXTEENS(i, m, n, ...)                               \
-    do {                                                     \
-        long i = 0;                                          \
-        for (; i + 16 <= (n); i += 16) {                     \
-            const __mmask16 m = ALL;                         \
-            __VA_ARGS__                                      \
-        }                                                    \
-        if (i < (n)) {                                       \
-            const __mmask16 m = (__mmask16)(ALL >> (16 - ((n) - i))); \
-            __VA_ARGS__                                      \
-        }                                                    \
+INLINE __mmask16 first_of(long n) { return n >= 16 ? ALL : n <= 0 ? 0 : (__mmask16)(ALL >> (16 - n)); }
+
+#define SIXTEENS(i, m, n, ...)                                                                                                   \
+    do {                                                                                                                         \
+        long i = 0;                                                                                                              \
+        for (; i + 16 <= (n); i += 16) {                                                                                         \
+            const __mmask16 m = ALL;                                                                                             \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
+        if (i < (n)) {                                                                                                           \
+            const __mmask16 m = first_of((n) - i);                                                                               \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
     } while (0)
 
 /* e^x to 3e-6 of itself: 2^floor times a polynomial of what is left. e^-inf is 0, NaN stays NaN. */
@@ -60,7 +63,9 @@ INLINE floats exponential(floats x) {
 }
 
 /* 1 / (1 + e^-x) to 1e-4 of itself. */
-INLINE floats sigmoid(floats x) { return _mm512_rcp14_ps(_mm512_add_ps(all(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)))); }
+INLINE floats sigmoid(floats x) {
+    return _mm512_rcp14_ps(_mm512_add_ps(all(1.0f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
 
 /* x in neighbouring pairs times eight complex numbers, or times their conjugates. */
 INLINE floats turned(floats x, floats turn) {
@@ -86,8 +91,9 @@ static float *borrow(size_t n) {
 
 /* --- element-wise --- */
 
-/* sum = x + add (add may be null: then sum is x and not written), y = sum / sqrt(mean(sum^2) + eps); inverse[r] = 1 / that root. */
-void normalize(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, float *inverse, long rows, long width, float eps, int threads) {
+/* sum = x + add (add may be null: then sum is x and not written), y = sum / root of mean(sum^2) + eps; inverse[r] = 1 / root. */
+void normalize(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, float *inverse, long rows, long width, float eps,
+               int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
     for (long r = 0; r < rows; r++) {
         const bf16 *in = x + r * width;
@@ -106,8 +112,8 @@ void normalize(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, float *invers
 }
 
 /* Gradient of the sum: of y through the norm, and grad_sum (may be null) beside it. */
-void normalize_backward(const bf16 *grad_y, const bf16 *grad_sum, const bf16 *y, const float *inverse, bf16 *grad, long rows, long width,
-                        int threads) {
+void normalize_backward(const bf16 *grad_y, const bf16 *grad_sum, const bf16 *y, const float *inverse, bf16 *grad, long rows,
+                        long width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
     for (long r = 0; r < rows; r++) {
         const bf16 *g = grad_y + r * width, *n = y + r * width;
@@ -138,7 +144,8 @@ void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, long rows,
     for (long r = 0; r < rows; r++) {
         const bf16 *gate = x + 2 * r * width, *up = gate + width, *grad = grad_y + r * width;
         bf16 *grad_gate = grad_x + 2 * r * width, *grad_up = grad_gate + width;
-        SIXTEENS(i, m, width, const floats g = load(gate + i, m), d = load(grad + i, m), s = sigmoid(g), silu = _mm512_mul_ps(g, s);
+        SIXTEENS(i, m, width, const floats g = load(gate + i, m), d = load(grad + i, m), s = sigmoid(g),
+                 silu = _mm512_mul_ps(g, s);
                  const floats slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(all(1.0f), s), s);
                  store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, load(up + i, m)), slope));
                  store(grad_up + i, m, _mm512_mul_ps(d, silu)););
@@ -149,7 +156,8 @@ void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, long rows,
 static void turn_head(const bf16 *x, const float *turn, bf16 *to, long d) {
     if (turn)
         for (long j = 0; j < d; j += 16) store(to + j, ALL, turned(load(x + j, ALL), _mm512_loadu_ps(turn + j)));
-    else if (to != x) memcpy(to, x, d * sizeof(bf16));
+    else if (to != x)
+        memcpy(to, x, d * sizeof(bf16));
 }
 
 static void turn_head_back(const float *x, const float *turn, bf16 *to, long d) {
@@ -159,8 +167,8 @@ static void turn_head_back(const float *x, const float *turn, bf16 *to, long d) 
     }
 }
 
-/* Rotary positions: the first `heads` heads of each row of x [rows, width], in place; turn [positions, d / 2] complex, again from its
-   first position when it ends. */
+/* Rotary positions: the first `heads` heads of each row of x [rows, width], in place; turn [positions, d / 2] complex, again from
+   its first position when it ends. */
 void rotate(bf16 *x, const float *turn, long rows, long positions, long width, long heads, long d, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * heads * d > SMALL)
     for (long r = 0; r < rows; r++)
@@ -169,8 +177,10 @@ void rotate(bf16 *x, const float *turn, long rows, long positions, long width, l
 
 /* --- decoding: a few new tokens for each row, keys and values in a cache --- */
 
-/* softmax(q key') value for G heads that share their keys: q and out [G, d], key and value [n, d], d = 32 D. scores: G * (n + 2). */
-INLINE void attend_heads(const int D, const int G, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long n, float *scores) {
+/* softmax(q key') value for G heads that share their keys: q and out [G, d], key and value [n, d], d = 32 D, G and D at most 4.
+   scores: room for G * (n + 1). */
+INLINE void attend_heads(const int D, const int G, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long n,
+                         float *scores) {
     const long d = 32 * D, stride = n + 1;
     __m512bh query[4][4];
 #pragma GCC unroll 4
@@ -227,7 +237,8 @@ INLINE void attend_heads(const int D, const int G, const bf16 *q, const bf16 *ke
             }
         }
     }
-    const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23); /* unpacking works on quarters */
+    const __m512i front =
+        _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23); /* unpacking works on quarters */
     const __m512i back = _mm512_add_epi32(front, _mm512_set1_epi32(8));
 #pragma GCC unroll 4
     for (int g = 0; g < G; g++)
@@ -239,23 +250,25 @@ INLINE void attend_heads(const int D, const int G, const bf16 *q, const bf16 *ke
         }
 }
 
-INLINE void attend_groups(const int D, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long groups, long n, float *scores) {
+INLINE void attend_groups(const int D, const bf16 *q, const bf16 *key, const bf16 *value, bf16 *out, long groups, long n,
+                          float *scores) {
     long g = 0;
     for (; g + 4 <= groups; g += 4) attend_heads(D, 4, q + 32 * D * g, key, value, out + 32 * D * g, n, scores);
     switch (groups - g) {
-        case 3: attend_heads(D, 3, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
-        case 2: attend_heads(D, 2, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
-        case 1: attend_heads(D, 1, q + 32 * D * g, key, value, out + 32 * D * g, n, scores);
+    case 3: attend_heads(D, 3, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
+    case 2: attend_heads(D, 2, q + 32 * D * g, key, value, out + 32 * D * g, n, scores); break;
+    case 1: attend_heads(D, 1, q + 32 * D * g, key, value, out + 32 * D * g, n, scores);
     }
 }
 
 /* Attention of C new tokens of each row to what its slot of the cache holds, after their own keys and values were added to it.
 
-   qkv [rows, C, (H + 2 K) * d], not rotated yet; keys and values [slots, K, capacity, d]; row r sits in slots[r] (null: r), its tokens
-   begin at position starts[r]. A token sees its own position and those before it, `window` at most (0: all). turn [positions, d / 2]
-   complex, null: no rotation. mixed [rows, C, H * d]. d is 32, 64 or 128. */
-void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const long *slots, bf16 *keys, bf16 *values, bf16 *mixed,
-                   long rows, long C, long H, long K, long d, long capacity, long positions, long window, int threads) {
+   qkv [rows, C, (H + 2 K) * d], not rotated yet; keys and values [slots, K, capacity, d]; row r sits in slots[r] (null: r), its
+   tokens begin at position starts[r]. A token sees its own position and those before it, `window` at most (0: all).
+   turn [positions, d / 2] complex, null: no rotation. mixed [rows, C, H * d]. d is 32, 64 or 128. */
+void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const long *slots, bf16 *keys, bf16 *values,
+                   bf16 *mixed, long rows, long C, long H, long K, long d, long capacity, long positions, long window,
+                   int threads) {
     const long groups = H / K, width = (H + 2 * K) * d;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 4) if (rows * K > 4)
     for (long task = 0; task < rows * K; task++) {
@@ -273,20 +286,85 @@ void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const
             const bf16 *token = qkv + (r * C + c) * width;
             const long at = start + c, place = at < positions ? at : positions - 1;
             const long first = window && at >= window ? at - window + 1 : 0, n = at + 1 - first;
-            for (long g = 0; g < groups; g++) turn_head(token + (k * groups + g) * d, turn ? turn + place * d : NULL, q + g * d, d);
+            for (long g = 0; g < groups; g++)
+                turn_head(token + (k * groups + g) * d, turn ? turn + place * d : NULL, q + g * d, d);
             bf16 *const out = mixed + (r * C + c) * H * d + k * groups * d;
             if (d == 32) attend_groups(1, q, key + first * d, value + first * d, out, groups, n, scores);
-            else if (d == 64) attend_groups(2, q, key + first * d, value + first * d, out, groups, n, scores);
-            else attend_groups(4, q, key + first * d, value + first * d, out, groups, n, scores);
+            else if (d == 64)
+                attend_groups(2, q, key + first * d, value + first * d, out, groups, n, scores);
+            else
+                attend_groups(4, q, key + first * d, value + first * d, out, groups, n, scores);
         }
+    }
+}
+
+/* --- products of few rows with large matrices --- */
+
+#define PANEL 48 /* columns of a product that are computed together: 8 rows of them fill 24 registers */
+
+/* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them; D even. */
+void pack_panels(const bf16 *weight, uint32_t *panels, long F, long D, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long f = 0; f < F; f += PANEL) {
+        uint32_t *const to = panels + f * D / 2;
+        const long n = F - f < PANEL ? F - f : PANEL;
+        if (n < PANEL) memset(to, 0, D / 2 * PANEL * sizeof(uint32_t));
+        for (long p = 0; p < D / 2; p += 16)
+            for (long j = 0; j < n; j++) {
+                const uint32_t *row = (const uint32_t *)(weight + (f + j) * D);
+                for (long i = p; i < p + 16 && i < D / 2; i++) to[i * PANEL + j] = row[i];
+            }
+    }
+}
+
+/* y [MR, n] = x [MR, D] times a panel, plus bias (may be null). */
+INLINE void panel_tile(const int MR, const uint32_t *x, const uint32_t *panel, const bf16 *bias, bf16 *y, long n, long F, long D) {
+    floats total[8][3];
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++) total[m][j] = bias && 16 * j < n ? load(bias + 16 * j, first_of(n - 16 * j)) : _mm512_setzero_ps();
+    for (long p = 0; p < D / 2; p++, panel += PANEL) {
+        __m512bh b[3];
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++) {
+            _mm_prefetch((const char *)(panel + AHEAD * PANEL + 16 * j), _MM_HINT_T0);
+            b[j] = (__m512bh)_mm512_loadu_si512(panel + 16 * j);
+        }
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; m++) {
+            const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[m * D / 2 + p]);
+#pragma GCC unroll 3
+            for (int j = 0; j < 3; j++) total[m][j] = _mm512_dpbf16_ps(total[m][j], a, b[j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++)
+            if (n >= 16 * (j + 1)) store(y + m * F + 16 * j, ALL, total[m][j]);
+            else if (n > 16 * j) store(y + m * F + 16 * j, first_of(n - 16 * j), total[m][j]);
+}
+
+/* y [M, F] = x [M, D] W' + bias (may be null), W [F, D] in panels. */
+void multiply_panels(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf16 *y, long M, long F, long D, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long f = 0; f < F; f += PANEL) {
+        const uint32_t *const panel = panels + f * D / 2;
+        const bf16 *const b = bias ? bias + f : NULL;
+        const long n = F - f < PANEL ? F - f : PANEL;
+        long m = 0;
+        for (; m + 8 <= M; m += 8) panel_tile(8, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
+        for (; m + 4 <= M; m += 4) panel_tile(4, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
+        for (; m < M; m++) panel_tile(1, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
     }
 }
 
 /* --- training: whole rows --- */
 
 /* C [MR, NR * 16] (+)= A B: A's pairs of numbers lie at A[m * row + p * step], B's at B[p * ldb + n]. */
-INLINE void tile(const int MR, const int NR, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C,
-                 long ldc, int add) {
+INLINE void tile(const int MR, const int NR, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb,
+                 float *C, long ldc, int add) {
     floats total[12][4];
 #pragma GCC unroll 12
     for (int m = 0; m < MR; m++)
@@ -309,8 +387,8 @@ INLINE void tile(const int MR, const int NR, long P, const uint32_t *A, long row
         for (int n = 0; n < NR; n++) _mm512_storeu_ps(C + m * ldc + 16 * n, total[m][n]);
 }
 
-INLINE void stripe(const int MR, const int NR, long M, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb,
-                   float *C, long ldc, int add) {
+INLINE void stripe(const int MR, const int NR, long M, long P, const uint32_t *A, long row, long step, const uint32_t *B,
+                   long ldb, float *C, long ldc, int add) {
     long m = 0;
     for (; m + MR <= M; m += MR) tile(MR, NR, P, A + m * row, row, step, B, ldb, C + m * ldc, ldc, add);
     for (; m + 2 <= M; m += 2) tile(2, NR, P, A + m * row, row, step, B, ldb, C + m * ldc, ldc, add);
@@ -318,8 +396,8 @@ INLINE void stripe(const int MR, const int NR, long M, long P, const uint32_t *A
 }
 
 /* C [M, N] (+)= A B over 2 P numbers; N in sixteens. */
-static void multiply(long M, long N, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C, long ldc,
-                     int add) {
+static void multiply(long M, long N, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C,
+                     long ldc, int add) {
     long n = 0;
     for (; n + 64 <= N; n += 64) stripe(6, 4, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
     for (; n + 32 <= N; n += 32) stripe(8, 2, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
@@ -353,17 +431,18 @@ static void pairs_along(const bf16 *x, long stride, long T, long d, uint32_t *to
     for (long t = 0; t < up16(T); t += 2)
         for (long j = 0; j < d; j += 16) {
             const bf16 *at = x + t * stride + j;
-            const __m512i even = t < T ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at)) : _mm512_setzero_si512();
-            const __m512i odd = t + 1 < T ? _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(at + stride))) : _mm512_setzero_si512();
+            __m512i even = _mm512_setzero_si512(), odd = even;
+            if (t < T) even = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
+            if (t + 1 < T) odd = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(at + stride)));
             _mm512_storeu_si512(to + t / 2 * d + j, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
         }
 }
 
-/* One bit for each query and each key of its row [B, T]: whether the key is not behind the query, of its segment or of the segment that
-   this one goes on from (parents, may be null: -2 for none), and less than `window` positions before it (0: any number; positions may
+/* One bit for each query and each key of its row [B, T]: whether the key is not behind the query, of its segment or of the one that
+   this goes on from (parents, may be null: -2 for none), and less than `window` positions before it (0: any number; positions may
    be null: those in the row). bits [B, T, words of 16 keys]. */
-void visible(const int32_t *segments, const int32_t *parents, const int32_t *positions, uint16_t *bits, long B, long T, long window,
-             int threads) {
+void visible(const int32_t *segments, const int32_t *parents, const int32_t *positions, uint16_t *bits, long B, long T,
+             long window, int threads) {
     const long words = up16(T) / 16;
 #pragma omp parallel for num_threads(threads) schedule(static) if (B * T * words > SMALL)
     for (long r = 0; r < B * T; r++) {
@@ -371,7 +450,7 @@ void visible(const int32_t *segments, const int32_t *parents, const int32_t *pos
         const __m512i own = _mm512_set1_epi32(segments[r]), parent = _mm512_set1_epi32(parents ? parents[r] : -2);
         for (long w = 0; w < words; w++) {
             const long n = t + 1 - 16 * w;
-            const __mmask16 inside = n >= 16 ? ALL : n <= 0 ? 0 : (__mmask16)(ALL >> (16 - n));
+            const __mmask16 inside = first_of(n);
             const __m512i keys = _mm512_maskz_loadu_epi32(inside, segments + row + 16 * w);
             __mmask16 sees = _mm512_mask_cmpeq_epi32_mask(inside, keys, own) | _mm512_mask_cmpeq_epi32_mask(inside, keys, parent);
             if (window && positions) {
@@ -409,18 +488,22 @@ void attend_causal(const bf16 *qkv, const uint16_t *bits, bf16 *mixed, float *no
         pairs_across(token + (H + k) * d, width, T, d, keys);
         pairs_along(token + (H + K + k) * d, width, T, d, values);
         for (long t = 0; t < T; t += ROWS) {
-            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n), seen = up16(t + n) - first;
+            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n),
+                       seen = up16(t + n) - first;
             for (long h = k * groups; h < (k + 1) * groups; h++) {
-                multiply(n, seen, d / 2, (const uint32_t *)(token + t * width + h * d), width / 2, 1, keys + first, Tp, scores, Tp, 0);
+                multiply(n, seen, d / 2, (const uint32_t *)(token + t * width + h * d), width / 2, 1, keys + first, Tp, scores,
+                         Tp, 0);
                 float total[ROWS];
                 for (long i = 0; i < n; i++) {
                     const float *const s = scores + i * Tp;
                     const uint16_t *const sees = mask + (t + i) * words + first / 16;
                     floats most = all(-INFINITY), sum = _mm512_setzero_ps();
-                    for (long u = 0; u < seen; u += 16) most = _mm512_mask_max_ps(most, sees[u / 16], most, _mm512_loadu_ps(s + u));
+                    for (long u = 0; u < seen; u += 16)
+                        most = _mm512_mask_max_ps(most, sees[u / 16], most, _mm512_loadu_ps(s + u));
                     const float highest = _mm512_reduce_max_ps(most);
                     for (long u = 0; u < seen; u += 16) {
-                        const floats e = _mm512_maskz_mov_ps(sees[u / 16], exponential(_mm512_sub_ps(_mm512_loadu_ps(s + u), all(highest))));
+                        const floats x = _mm512_sub_ps(_mm512_loadu_ps(s + u), all(highest));
+                        const floats e = _mm512_maskz_mov_ps(sees[u / 16], exponential(x));
                         sum = _mm512_add_ps(sum, e);
                         store(weights + i * Tp + u, ALL, e);
                     }
@@ -437,18 +520,21 @@ void attend_causal(const bf16 *qkv, const uint16_t *bits, bf16 *mixed, float *no
     }
 }
 
-/* From scores and the gradient of the weights, both [n, Tp], for n queries of one head: weights and the gradient of the scores, rounded,
-   as pairs along the queries [n / 2, Tp] and, of the latter, [n, Tp] as it is. An odd n's last partner is 0. */
-static void softmax_backward(long n, long seen, long Tp, const float *scores, const float *grad_p, const float *log_sum, const float *mean,
-                             const uint16_t *sees, long words, uint32_t *p_along, uint32_t *ds_along, bf16 *ds) {
+/* From scores and the gradient of the weights, both [n, Tp], for n queries of one head: weights and the gradient of the scores,
+   rounded, as pairs along the queries [n / 2, Tp] and, of the latter, [n, Tp] as it is. An odd n's last partner is 0. */
+static void softmax_backward(long n, long seen, long Tp, const float *scores, const float *grad_p, const float *log_sum,
+                             const float *mean, const uint16_t *sees, long words, uint32_t *p_along, uint32_t *ds_along,
+                             bf16 *ds) {
     for (long i = 0; i < n; i += 2)
         for (long u = 0; u < seen; u += 16) {
             __m512i p[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}, s[2] = {p[0], p[0]};
             for (long o = 0; o < 2 && i + o < n; o++) {
                 const __mmask16 m = sees[(i + o) * words + u / 16];
                 const long at = (i + o) * Tp + u;
-                const floats w = _mm512_maskz_mov_ps(m, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + at), all(log_sum[i + o]))));
-                const __m256i grad = rounded(_mm512_maskz_mul_ps(m, w, _mm512_sub_ps(_mm512_loadu_ps(grad_p + at), all(mean[i + o]))));
+                const floats x = _mm512_sub_ps(_mm512_loadu_ps(scores + at), all(log_sum[i + o]));
+                const floats w = _mm512_maskz_mov_ps(m, exponential(x));
+                const floats above = _mm512_sub_ps(_mm512_loadu_ps(grad_p + at), all(mean[i + o]));
+                const __m256i grad = rounded(_mm512_maskz_mul_ps(m, w, above));
                 _mm256_storeu_si256((__m256i *)(ds + at), grad);
                 p[o] = _mm512_cvtepu16_epi32(rounded(w));
                 s[o] = _mm512_cvtepu16_epi32(grad);
@@ -458,7 +544,7 @@ static void softmax_backward(long n, long seen, long Tp, const float *scores, co
         }
 }
 
-/* Gradient of qkv before it was rotated, all of it written; grad [B, T, H * d]. The weights are computed again: they would be T x T.
+/* Gradient of qkv before it was rotated, all of it written; grad [B, T, H * d]. The weights are computed again, not kept: T x T.
    turn [positions, d / 2] complex, positions T or B * T; null: there was no rotation. (Dao, 2307.08691, appendix B.) */
 void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *turn, const bf16 *mixed, const float *normaliser,
                             const bf16 *grad, bf16 *grad_qkv, long B, long T, long H, long K, long d, long masks, long positions,
@@ -470,7 +556,8 @@ void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *
         const bf16 *token = qkv + b * T * width;
         const uint16_t *mask = bits + (masks > 1 ? b * T * words : 0);
         const float *places = turn ? turn + (positions > T ? b * T * d : 0) : NULL;
-        uint32_t *const keys = (uint32_t *)borrow(3 * half + 2 * Tp * d + ROWS * (4 * Tp + 2 * d)), *const keys_along = keys + half;
+        uint32_t *const keys = (uint32_t *)borrow(3 * half + 2 * Tp * d + ROWS * (4 * Tp + 2 * d)), *const keys_along =
+                                                                                                        keys + half;
         uint32_t *const values = keys_along + half;
         float *const grad_k = (float *)(values + half), *const grad_v = grad_k + Tp * d;
         float *const scores = grad_v + Tp * d, *const grad_p = scores + ROWS * Tp, *const grad_q = grad_p + ROWS * Tp;
@@ -482,7 +569,8 @@ void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *
         pairs_along(token + (H + k) * d, width, T, d, keys_along);
         memset(grad_k, 0, 2 * Tp * d * sizeof(float));
         for (long t = 0; t < T; t += ROWS) {
-            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n), seen = up16(t + n) - first;
+            const long n = T - t < ROWS ? T - t : ROWS, first = first_seen(mask + t * words, words, n),
+                       seen = up16(t + n) - first;
             for (long h = k * groups; h < (k + 1) * groups; h++) {
                 const bf16 *const q = token + t * width + h * d, *const g = grad + (b * T + t) * H * d + h * d;
                 const bf16 *const out = mixed + (b * T + t) * H * d + h * d;
@@ -491,14 +579,16 @@ void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *
                 float mean[ROWS];
                 for (long i = 0; i < n; i++) {
                     floats dot = _mm512_setzero_ps();
-                    for (long j = 0; j < d; j += 16) dot = _mm512_fmadd_ps(load(g + i * H * d + j, ALL), load(out + i * H * d + j, ALL), dot);
+                    for (long j = 0; j < d; j += 16)
+                        dot = _mm512_fmadd_ps(load(g + i * H * d + j, ALL), load(out + i * H * d + j, ALL), dot);
                     mean[i] = _mm512_reduce_add_ps(dot);
                 }
-                softmax_backward(n, seen, Tp, scores, grad_p, normaliser + (b * H + h) * T + t, mean, mask + t * words + first / 16, words,
-                                 p_along, ds_along, ds);
+                softmax_backward(n, seen, Tp, scores, grad_p, normaliser + (b * H + h) * T + t, mean,
+                                 mask + t * words + first / 16, words, p_along, ds_along, ds);
                 multiply(n, d, seen / 2, (const uint32_t *)ds, Tp / 2, 1, keys_along + first / 2 * d, d, grad_q, d, 0);
                 for (long i = 0; i < n; i++)
-                    turn_head_back(grad_q + i * d, places ? places + (t + i) * d : NULL, grad_qkv + (b * T + t + i) * width + h * d, d);
+                    turn_head_back(grad_q + i * d, places ? places + (t + i) * d : NULL,
+                                   grad_qkv + (b * T + t + i) * width + h * d, d);
                 pairs_along(q, width, n, d, q_along);
                 pairs_along(g, H * d, n, d, g_along);
                 multiply(seen, d, (n + 1) / 2, ds_along, 1, Tp, q_along, d, grad_k + first * d, d, 1);

@@ -1,4 +1,4 @@
-"""Attention by batched products, with hand-written backward passes, on a CPU; torch's fused kernels on a GPU.
+"""Attention on a CPU by compiled kernels, or without them by batched products; by torch's fused kernels on a GPU.
 
 For rows of a few dozen to a few hundred tokens on a CPU the fused kernel's backward took half of a training step. Here the
 pieces around the products are few as well: one gradient tensor for q, k and v together instead of three padded with zeros.
@@ -51,7 +51,8 @@ def causal_mask(tokens_BT: Tensor, segments_BT: Tensor | None, dtype: torch.dtyp
     if not skips_hidden(tokens_BT.device, dtype, d):
         return causal_bias(tokens_BT, segments_BT, dtype, window, prompts)
     segments_BT = torch.zeros_like(tokens_BT[:1]) if segments_BT is None else segments_BT
-    return kernels.visible(segments_BT, *(prompts or (None, None)), window)
+    parents_BT, positions_BT = prompts if prompts is not None else (None, None)
+    return kernels.visible(segments_BT, parents_BT, positions_BT, window)
 
 
 def skips_hidden(device: torch.device, dtype: torch.dtype, d: int) -> bool:

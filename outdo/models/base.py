@@ -34,7 +34,7 @@ class Sizes(Protocol):
 
 
 class Prompts(NamedTuple):
-    """Rows in which several segments may go on from one prompt, itself a segment of the row, and may be longer than the context."""
+    """Rows in which segments may go on from a prompt, itself a segment of the row. They may be longer than the context."""
 
     parents_BT: Tensor  # int64, the other segment that a token sees; -2: none
     positions_BT: Tensor  # int64, position in the sequence that it belongs to
@@ -58,7 +58,7 @@ class LanguageModel(nn.Module, ABC):
         return next(self.parameters()).device
 
     def long_rows(self, dtype: torch.dtype) -> bool:
-        """Whether `hidden` is at its best with rows of many segments, and takes rows beyond the context, their `prompts` given."""
+        """Whether `hidden` is at its best with rows of many segments, and takes longer ones than the context with `prompts`."""
         return False
 
     @abstractmethod

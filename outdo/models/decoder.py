@@ -24,7 +24,7 @@ from outdo.models.adapt import matrix
 from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
-from outdo.models.ops import add_normalize, linear, prepack, rms_normalize, swiglu_linear
+from outdo.models.ops import Matrix, add_normalize, linear, prepack, rms_normalize, swiglu_linear
 
 _LARGE_BYTES = 1 << 23  # of compute weights: beyond this, reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
@@ -76,10 +76,11 @@ class DecoderConfig:
 class Linear(NamedTuple):
     """A matrix and, in some families, a bias: what `ops.linear` takes behind its input."""
 
-    weight: Tensor
+    weight: Matrix
     bias: Tensor | None
 
     def prepacked(self) -> Linear:
+        assert isinstance(self.weight, Tensor)
         return Linear(prepack(self.weight), self.bias)
 
 
@@ -102,14 +103,12 @@ class Packed:
 
     embed: Tensor  # [V, D]
     layers: tuple[PackedLayer, ...]
-    head: Tensor  # [V, D] final norm multiplied in
+    head: Matrix  # [V, D] final norm multiplied in
 
     def tensors(self) -> Iterator[Tensor]:
-        """All of them, always in one order."""
-        yield from (self.embed, self.head)
-        for p in self.layers:
-            every = (*p.qkv, p.head_norm, *p.o, *p.gate_up, *p.down)
-            yield from (x for x in every if x is not None)
+        """All of them that are not in panels, always in one order."""
+        layers = (x for p in self.layers for x in (*p.qkv, p.head_norm, *p.o, *p.gate_up, *p.down))
+        yield from (x for x in (self.embed, self.head, *layers) if isinstance(x, Tensor))
 
 
 class Weight(nn.Module):
@@ -216,16 +215,17 @@ class Decoder(LanguageModel):
         return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
 
     def pack_to_sample(self, dtype: torch.dtype, into: Packed | None = None) -> Packed:
-        """See `LanguageModel.pack_to_sample`: on a CPU large matrices lie in the order in which oneDNN reads them."""
+        """See `LanguageModel.pack_to_sample`: on a CPU large matrices lie in the order in which products read them."""
         packed, c = self.pack(dtype), self.config
         if self.device.type != "cpu":
             for old, new in zip(into.tensors(), packed.tensors(), strict=True) if into is not None else ():
                 old.copy_(new)
             return into or packed
-        if dtype.itemsize * (c.layer_weights + packed.head.numel()) < _LARGE_BYTES:
+        if dtype.itemsize * (c.layer_weights + c.vocab_size * c.hidden_size) < _LARGE_BYTES:
             return packed
         layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate_up", "down")})
                        for p in packed.layers)
+        assert isinstance(packed.head, Tensor)
         return Packed(packed.embed, layers, prepack(packed.head))
 
     def hidden(self, packed: Packed, tokens_BT: Tensor, segments_BT: Tensor | None = None,
@@ -277,6 +277,7 @@ class Decoder(LanguageModel):
 
     def logprobs(self, packed: Packed, hidden: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
         """See `LanguageModel.logprobs`."""
+        assert isinstance(packed.head, Tensor), "what samples does not train"
         return token_logprobs(hidden, packed.head, targets_N, temperature)
 
 

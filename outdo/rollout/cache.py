@@ -1,15 +1,16 @@
 """The KV cache: one slot per running sequence, active slots always in front, capacity grown in strides.
 
 Batched products run several times faster over matrices that lie side by side in memory than over slices of longer ones.
-So the cache is only a little longer than what it holds, and the whole of it is looked at, masked behind each row's end;
-growing copies it, once every few turns. (On a GPU slices cost nothing: there only as much is looked at as any row holds, and
-the step of one token is a graph, see `rollout.graphs`.)
+So the cache is only a little longer than what it holds, and those look at the whole of it, masked behind each row's end;
+growing copies it, once every few turns. (Compiled kernels look at what each row holds. On a GPU slices cost nothing: there
+only as much is looked at as any row holds, and the step of one token is a graph, see `rollout.graphs`.)
 
 Shapes: R rows (active slots), K key-value heads, C new tokens per row, U capacity in tokens, d head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from outdo import kernels
 from outdo.machine import round_rows
 from outdo.models.attention import attend, split_heads
 from outdo.models.base import LanguageModel
-from outdo.models.decoder import Decoder, DecoderConfig, Packed
+from outdo.models.decoder import Decoder, DecoderConfig, Packed, PackedLayer
 from outdo.models.fallback import Fallback
 from outdo.rollout import fallback_cache
 from outdo.rollout.fallback_cache import KeyValues, Rereading
@@ -66,8 +67,8 @@ class KVCache:
         more = _round_up(max(tokens, old + old // 4))
         for stores in (self.keys, self.values):
             for i, store in enumerate(stores):
-                grown = store.new_zeros(*store.shape[:2], more, store.shape[3])
-                grown[:active, :, :old] = store[:active]
+                grown = store.new_empty(*store.shape[:2], more, store.shape[3])
+                grown[:active, :, :old], grown[:active, :, old:], grown[active:] = store[:active], 0, 0
                 stores[i] = grown
         if self.graphs is not None:
             self.graphs.clear()
@@ -153,33 +154,56 @@ def layers(model: Decoder, packed: Packed, cache: KVCache, tokens_RC: Tensor, st
     cache's tokens are looked at, those behind a row's end masked.
     """
     R, C = tokens_RC.shape
+    few = C <= _FEW_TOKENS and kernels.attends(cache.keys[0])
+    mix = (_row_by_row(model, cache, starts_R, slots_R) if few
+           else _by_products(model, packed, cache, starts_R, C, slots_R, first, seen))
+    x, normed = model.embed(packed, tokens_RC)
+    for i, layer in enumerate(packed.layers):
+        mixed = mix(i, layer, model.qkv(layer, normed))
+        if i == len(packed.layers) - 1:  # nobody looks at the other columns
+            rows_R = torch.arange(R, device=tokens_RC.device)
+            x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]
+        x, normed = model.after_attention(layer, x, mixed)
+    return normed
+
+
+Mix = Callable[[int, PackedLayer, Tensor], Tensor]  # layer i and its q, k and v [R, C, (H + 2K) * d] -> [R, C, H * d]
+
+
+def _row_by_row(model: Decoder, cache: KVCache, starts_R: Tensor, slots_R: Tensor | None) -> Mix:
+    """Attention by a compiled kernel that reads what each row holds and no more."""
+
+    def mix(i: int, layer: PackedLayer, qkv: Tensor) -> Tensor:
+        return kernels.attend_cached(qkv, model.turn if layer.rotary else None, starts_R, slots_R, cache.keys[i], cache.values[i],
+                                     model.config.num_attention_heads, layer.window)
+
+    return mix
+
+
+def _by_products(model: Decoder, packed: Packed, cache: KVCache, starts_R: Tensor, C: int, slots_R: Tensor | None,
+                 first: int | None, seen: int) -> Mix:
+    """Attention by matrix products over the same `seen` keys for all rows: its slow twin, and for many tokens a row faster."""
+    R, device, c = len(starts_R), starts_R.device, model.config
     aligned = first is not None
-    at_RC = starts_R[:, None] + torch.arange(C, device=tokens_RC.device)
+    at_RC = starts_R[:, None] + torch.arange(C, device=device)
     places = at_RC.clamp(max=len(model.turn) - 1)  # only padding lies beyond
     turn = model.turn[places[0] if aligned else places]
     where = at_RC[0] if aligned else at_RC
     biases = {w: _bias(where, seen, packed.embed.dtype, w) for w in {layer.window for layer in packed.layers}}
-    rows_R = torch.arange(R, device=tokens_RC.device)
-    rows = rows_R if slots_R is None else slots_R
-    heads, few = model.config.num_attention_heads, C <= _FEW_TOKENS and kernels.attends(cache.keys[0])
-    x, normed = model.embed(packed, tokens_RC)
-    for i, layer in enumerate(packed.layers):
-        qkv, keys, values = model.qkv(layer, normed), cache.keys[i], cache.values[i]
-        if few:
-            mixed = kernels.attend_cached(qkv, model.turn if layer.rotary else None, starts_R, slots_R, keys, values, heads, layer.window)
+    rows = torch.arange(R, device=device) if slots_R is None else slots_R
+
+    def mix(i: int, layer: PackedLayer, qkv: Tensor) -> Tensor:
+        q, k, v = split_heads(qkv, turn if layer.rotary else None, c.num_attention_heads, c.num_key_value_heads)
+        keys, values = cache.keys[i], cache.values[i]
+        if first is not None and slots_R is None:
+            keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
         else:
-            q, k, v = split_heads(qkv, turn if layer.rotary else None, heads, model.config.num_key_value_heads)
-            if first is not None and slots_R is None:
-                keys[:R, :, first : first + C], values[:R, :, first : first + C] = k, v
-            else:
-                keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
-                values[rows[:, None], :, at_RC] = v.transpose(1, 2)
-            which = slice(R) if slots_R is None else slots_R
-            mixed = attend(q, keys[which, :, :seen], values[which, :, :seen], biases[layer.window])
-        if i == len(packed.layers) - 1:  # nobody looks at the other columns
-            x, mixed = x[rows_R, lasts_R], mixed[rows_R, lasts_R]
-        x, normed = model.after_attention(layer, x, mixed)
-    return normed
+            keys[rows[:, None], :, at_RC] = k.transpose(1, 2)
+            values[rows[:, None], :, at_RC] = v.transpose(1, 2)
+        which = slice(R) if slots_R is None else slots_R
+        return attend(q, keys[which, :, :seen], values[which, :, :seen], biases[layer.window])
+
+    return mix
 
 
 def _bias(at_RC: Tensor, U: int, dtype: torch.dtype, window: int | None) -> Tensor:

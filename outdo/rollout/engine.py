@@ -104,7 +104,7 @@ class Engine:
         self._packed, self.version, self.critic = self.model.pack_to_sample(self.dtype, self._packed), version, critic
 
     def release(self) -> None:
-        """Give the packed weights' memory back until the next `load`; on a GPU recorded steps go on reading them where they are."""
+        """Give the packed weights' memory back until the next `load`; where recorded steps read them they stay."""
         if not self._graphs:
             self._packed = None
 

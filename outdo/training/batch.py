@@ -47,7 +47,7 @@ class MicroBatch:
 
     tokens_BT: Tensor  # int64, 0 where nothing is
     segments_BT: Tensor | None  # int64, which segment a position belongs to, -1 for none; None: one sample per row
-    prompts: Prompts | None  # where samples share one or rows are long: what else a position sees, and where in its sample it lies
+    prompts: Prompts | None  # where samples share one, or rows are long: what else a position sees, where in its sample it lies
     predicts_N: Tensor  # int64, flat index b * T + t of the position whose output predicts a trained token
     targets_N: Tensor  # int64, the trained tokens
     old_logprobs_N: Tensor  # float32

@@ -15,6 +15,7 @@ from slow import generate, slow
 from toys import SMALL, Ragged, as_sample, config, decoder, engine, prompts
 
 from outdo.errors import UserError
+from outdo.kernels import Panels
 from outdo.models.critic import Critic
 from outdo.models.decoder import Decoder
 from outdo.recipe import OptimizerConfig
@@ -198,7 +199,8 @@ def test_prepacked_weights_change_nothing(asked: list[Prompt], dtype: torch.dtyp
     monkeypatch.setattr("outdo.models.decoder._LARGE_BYTES", 0)
     model = decoder(config(hidden_size=128, intermediate_size=200, num_hidden_layers=4), std=0.15)
     sampler = engine(model, dtype, slots=11)
-    assert sampler._packed.head.is_mkldnn and sampler._packed.layers[3].down.weight.is_mkldnn
+    ordered = [sampler._packed.head, sampler._packed.layers[3].down.weight]
+    assert all(isinstance(x, Panels) or x.is_mkldnn for x in ordered)
     got, _, _ = generate(sampler, asked, 4, Sampling(turn_tokens=4, max_tokens=60), longest=6)
     gaps = [(r - s).abs() for r, s in (trained_logprobs(model, [t], dtype=dtype) for t in got)]
     assert float(torch.cat(gaps).max()) < (1e-5 if dtype == torch.float32 else 0.15)
@@ -309,3 +311,14 @@ def test_weights_are_those_of_the_last_load(asked: list[Prompt]) -> None:
     assert by_name(generate(sampler, asked, 2, ONE_SHOT)[0]) == before
     sampler.load(4)
     assert by_name(generate(sampler, asked, 2, ONE_SHOT)[0]) != before
+
+
+def test_released_weights_come_back_with_the_next_load(model: Decoder, asked: list[Prompt]) -> None:
+    sampler, sampling = engine(model), Sampling(turn_tokens=4, max_tokens=40)
+    want, _ = sampler.generate(asked, 2, sampling, 0)
+    sampler.release()
+    with pytest.raises(AssertionError, match="load"):
+        sampler.generate(asked, 2, sampling, 0)
+    sampler.load(sampler.version)
+    got, _ = sampler.generate(asked, 2, sampling, 0)
+    assert all(np.array_equal(g.token_ids, w.token_ids) for g, w in zip(got, want, strict=True))

@@ -74,7 +74,7 @@ def test_gradients_are_those_of_whole_samples(long: bool, longest: int, window: 
 
 @pytest.mark.parametrize("share", [False, True])
 def test_rows_beyond_the_context_in_bf16(share: bool) -> None:
-    """Rows of 170 tokens where the context is 64, by the compiled kernels where there are any; the twin is float32, short rows."""
+    """Rows of 170 tokens where the context is 64, by the compiled kernels where there are any, against short ones in float32."""
     model = decoder(config(max_position_embeddings=64, hidden_size=64, num_attention_heads=2, num_key_value_heads=2), std=0.1)
     want, logprobs = gradients(model, groups(), False, 10**6)
     got, mine = gradients(model, groups(), share, 10**6, long=True, dtype=torch.bfloat16)
