@@ -20,13 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from outdo import kernels
 from outdo.models.adapt import matrix
 from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
 from outdo.models.ops import Matrix, add_normalize, linear, prepack, rms_normalize, swiglu_linear
 
-_LARGE_BYTES = 1 << 23  # of compute weights: beyond this, reading them takes most of a decoding step
+_LARGE_BYTES = 1 << 23  # of compute weights: beyond this oneDNN's own order pays, for reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
 
 
@@ -221,7 +222,8 @@ class Decoder(LanguageModel):
             for old, new in zip(into.tensors(), packed.tensors(), strict=True) if into is not None else ():
                 old.copy_(new)
             return into or packed
-        if dtype.itemsize * (c.layer_weights + c.vocab_size * c.hidden_size) < _LARGE_BYTES:
+        small = dtype.itemsize * (c.layer_weights + c.vocab_size * c.hidden_size) < _LARGE_BYTES
+        if small and not kernels.usable(self.device, dtype):
             return packed
         layers = tuple(replace(p, **{n: getattr(p, n).prepacked() for n in ("qkv", "o", "gate_up", "down")})
                        for p in packed.layers)

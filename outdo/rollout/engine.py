@@ -176,7 +176,7 @@ class _Run:
         fed, known = self._feed_active()
         admitted, first = self._admit()
         rows = np.concatenate([fed, admitted])
-        self._sample(rows, *(torch.cat(parts) for parts in zip(*known, *first, strict=True)))
+        self._sample(rows, *(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*known, *first, strict=True)))
         ended = self._turn_over(rows)
         if ended.any():
             self._end_turns(rows[ended])

@@ -195,7 +195,7 @@ def test_logprobs_equal_the_trainers(model: Decoder, asked: list[Prompt], temper
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_prepacked_weights_change_nothing(asked: list[Prompt], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models beyond a few MB sample with weights in another order: the trainer's log-probs all the same."""
+    """Samplers have their weights in another order: the trainer's log-probs all the same."""
     monkeypatch.setattr("outdo.models.decoder._LARGE_BYTES", 0)
     model = decoder(config(hidden_size=128, intermediate_size=200, num_hidden_layers=4), std=0.15)
     sampler = engine(model, dtype, slots=11)
