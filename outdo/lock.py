@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from outdo.errors import UserError
 
 FILE = ".lock"
+_NOTHING_KEPT = "interrupted before the first stage; nothing was kept"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,20 +62,35 @@ def _acquire(file: Path) -> int:
 @contextmanager
 def new_folder(name: Callable[[], Path]) -> Iterator[Path]:
     """Make the run folder `name()`; a run that ends before its first stage begins leaves none behind."""
-    while True:
-        folder = name()
-        missing = [p for p in folder.parents if not p.exists()]
-        with suppress(FileExistsError):  # another process took the same free number
-            folder.mkdir(parents=True)
-            break
+    made: Path | None = None
     try:
-        yield folder
+        while made is None:
+            folder = name()
+            missing = [p for p in folder.parents if not p.exists()]
+            with _undisturbed(), suppress(FileExistsError):  # another process took the same free number
+                folder.mkdir(parents=True)
+                made = folder
+        yield made
+    except KeyboardInterrupt:  # before anybody else could say what it means
+        if made is not None and (made / "stages").exists():
+            raise
+        raise Interrupted(_NOTHING_KEPT) from None
     finally:
-        if not (folder / "stages").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        if made is not None and not (made / "stages").exists():
+            shutil.rmtree(made, ignore_errors=True)
             for parent in missing:
                 with suppress(OSError):
                     parent.rmdir()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until this is over: a folder is made and known to be ours, or neither."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -84,8 +101,7 @@ def endings(folder: Path, go_on: str = "outdo run --resume") -> Iterator[None]:
     except (KeyboardInterrupt, OSError) as e:
         begun = (folder / "stages").exists()
         if isinstance(e, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; go on with: {go_on} {folder}" if begun else
-                              "interrupted before the first stage; nothing was kept") from None
+            raise Interrupted(f"interrupted; go on with: {go_on} {folder}" if begun else _NOTHING_KEPT) from None
         if e.errno not in _FULL:
             raise
         again = f"{go_on} {folder}" if begun else "start it again"

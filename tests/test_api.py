@@ -66,6 +66,7 @@ def test_pretrain(base: outdo.Result) -> None:
     assert recipe.load(base.folder / "recipe.toml").python == ("dataset",)
 
 
+@pytest.mark.slow
 def test_imitate(base: outdo.Result, tmp_path: Path) -> None:
     run = outdo.imitate(base, ROWS, eval_dataset=ROWS[:5], reward=letters, batch_size=20, out=tmp_path / "r", **SHORT)
     assert len(run.metrics) == 3, "one pass"
@@ -131,6 +132,7 @@ def test_the_command_line_does_the_same(base: outdo.Result, tmp_path: Path) -> N
     assert (run.checkpoint / "model.safetensors").read_bytes() == (other.checkpoint / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """Interrupted in its third step, gone on with by the same call: the numbers of the undisturbed run."""
@@ -209,6 +211,7 @@ def test_notebooks_get_lines_where_rich_cannot_draw() -> None:
     assert not progress._live_output(Console(force_terminal=True, quiet=True))
 
 
+@pytest.mark.slow
 def test_a_reward_that_teaches_nothing_stops_until_forced(base: outdo.Result, tmp_path: Path) -> None:
     def zero(completions: list[str], **kwargs: Any) -> list[float]:
         return [0.0 for _ in completions]

@@ -30,6 +30,8 @@ from outdo.models.flops import causal_attended, forward_flops
 from outdo.run import check_recipe, resolved
 from outdo.tasks.chess import vocabulary
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TEXT = Path(__file__).with_name("text.toml")
 STAGES = ("sft", "rl", "sft_more")
 
@@ -143,7 +145,6 @@ def test_the_plan_counts_what_more_is_measured(base: Path, run: Path) -> None:
         assert without_corpus[stage] / least[stage] == pytest.approx(len(tried) / (len(tried) - len(further)))
 
 
-@pytest.mark.slow
 def test_measuring_more_changes_nothing_else(base: Path, run: Path, tmp_path: Path) -> None:
     less = ["--set", "evaluation.also=[]", "--set", "evaluation.corpus="]
     done = forked("run", TEXT, "--set", f"stage.sft.from={base}", "--out", "r", *less, cwd=tmp_path)
@@ -156,7 +157,6 @@ def test_measuring_more_changes_nothing_else(base: Path, run: Path, tmp_path: Pa
         assert lines(fewer / "evaluations.jsonl") == rows
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_measures_the_same(base: Path, run: Path, tmp_path: Path) -> None:
     files = [f"stages/{s}/{name}.jsonl" for s in STAGES for name in ("evaluations", "forgetting")]
     killed = forked("run", TEXT, "--set", f"stage.sft.from={base}", "--out", "r", cwd=tmp_path, kill=("sft_more/forgetting", 1))

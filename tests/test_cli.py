@@ -150,6 +150,7 @@ def test_pipes_get_few_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert out[-1].endswith("s left")
 
 
+@pytest.mark.slow
 def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     done = forked("run", TINY, "--set", "name='piped'", cwd=tmp_path)
     assert done.code == 0 and done.err == ""
@@ -167,6 +168,7 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "piped-2" / "summary.json").exists(), "the next free number"
 
 
+@pytest.mark.slow
 def test_a_run_in_a_terminal_with_ctrl_c(tmp_path: Path) -> None:
     argv = ["-m", "outdo", "run", str(TINY), "--set", "stage.sft.steps=100000", "--out", "run"]
     child = pexpect.spawn(sys.executable, argv, cwd=str(tmp_path), env={**ENVIRONMENT, "TERM": "xterm"},
@@ -183,6 +185,7 @@ def test_a_run_in_a_terminal_with_ctrl_c(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "stages" / "sft" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_does_not_fail_the_run(tmp_path: Path) -> None:
     """Its folder is where the report should go: nothing can be written there."""
     run = tmp_path / "run"
@@ -219,6 +222,7 @@ def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_eval_gives_the_numbers_of_the_run(schooled: Path, tmp_path: Path) -> None:
     """Same prompts, same dice: what a finished stage wrote down can be measured again to the last digit."""
     for name in ("sft", "rl"):
@@ -234,6 +238,7 @@ def test_eval_gives_the_numbers_of_the_run(schooled: Path, tmp_path: Path) -> No
         assert len({m["extra"]["moves"] for m in measured}) > 2, "numbers that are all the same prove nothing"
 
 
+@pytest.mark.slow
 def test_eval_by_other_prompts_dice_and_opponents(schooled: Path, tmp_path: Path) -> None:
     records = {}
     for seed in (0, 1):
@@ -275,6 +280,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_game_in_a_terminal(scripted: Path, tmp_path: Path) -> None:
     argv = ["-m", "outdo", "play", str(scripted), "--recipe", str(TINY), "--fen", START]
     child = pexpect.spawn(sys.executable, argv, cwd=str(tmp_path), env={**ENVIRONMENT, "TERM": "xterm"},
@@ -348,6 +354,7 @@ def test_the_model_sees_the_game_as_in_training(scripted: Path) -> None:
     assert vocabulary.text(seen[-1]) == "<s> Kg6 Qa1 kg8 Qa7 Kg6 Qa7 kh8"
 
 
+@pytest.mark.slow
 def test_a_trained_model_can_be_played(schooled: Path, tmp_path: Path) -> None:
     """Games from several held-out starts: some first moves are legal, some are not, and both are said."""
     first = [forked("play", f"{schooled}:sft", "--seed", seed, cwd=tmp_path) for seed in range(12)]

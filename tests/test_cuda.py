@@ -77,6 +77,7 @@ def step(t: Trainer, seed: int = 0) -> dict[str, float]:
 # --- without a GPU ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_tensor_stays_behind_on_the_cpu() -> None:
     here = Path(__file__).parent
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])}
@@ -108,6 +109,7 @@ class Relaunched(graphs.Graphs):
         return step(inputs_2R[0, :, None].to(device), inputs_2R[1].to(device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("slots", [5, 9, 24])
 def test_rounded_shapes_change_nothing(slots: int, ragged: bool) -> None:

@@ -96,6 +96,7 @@ def test_tool_environments_and_what_answers_in_its_own_words() -> None:
         from_verifiers.opened(own)
 
 
+@pytest.mark.slow
 def test_measured_with_its_own_rubric() -> None:
     """A whole measurement: its rows, its rubric, a small real model."""
     (record,) = outdo.evaluate("smollm2", load_environment(), decode=["greedy"], max_new_tokens=4, max_prompt_tokens=64,

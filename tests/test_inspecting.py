@@ -49,6 +49,7 @@ def quantiles(values: list[int]) -> list[int]:
     return [int(f"{v:.0f}") for v in np.percentile(values, [0, 50, 95, 100])]
 
 
+@pytest.mark.slow
 def test_in_a_pipe(chats: Path) -> None:
     done = forked("inspect", chats.name, "--model", "smollm2", "--rows", 2, cwd=chats.parent)
     assert done.code == 0, done.err
@@ -84,6 +85,7 @@ def test_everything(chats: Path) -> None:
     assert cells(done, "trained") == [n - 1 for n in cells(done, "whole row")]
 
 
+@pytest.mark.slow
 def test_in_a_terminal(chats: Path) -> None:
     argv = ["-m", "outdo", "inspect", "chats.jsonl", "--model", "smollm2", "--rows", "1"]
     child = pexpect.spawn(sys.executable, argv, cwd=str(chats.parent), env={**ENVIRONMENT, "TERM": "xterm-256color"},

@@ -20,6 +20,8 @@ from processes import TINY, Ended, files_below, forked, lines, outdo, reference,
 from outdo.ledger import ledger
 from outdo.types import Usage
 
+pytestmark = pytest.mark.slow  # whole runs
+
 STAGES = ("sft", "rl")
 
 

@@ -23,6 +23,8 @@ from outdo.models import adapt, hf
 from outdo.plugins import make
 from outdo.tasks.base import Task
 
+pytestmark = pytest.mark.slow  # whole runs
+
 LORA = "stage.rl.lora={rank=2, targets=['q_proj', 'down_proj']}"
 
 

@@ -87,16 +87,19 @@ def coverage(seeds: int, items: int, seed_spread: float, trials: int = 250) -> f
     return hits / trials
 
 
+@pytest.mark.slow
 def test_coverage_with_one_seed() -> None:
     """One training run: 95 % over the choice of prompts and luck. (It says nothing about other training seeds.)"""
     assert 0.91 <= coverage(1, 150, 0.0) <= 0.98
 
 
+@pytest.mark.slow
 def test_coverage_with_three_seeds_alike() -> None:
     """Luck is counted with the items and again with the seeds: a little too wide, never too narrow."""
     assert 0.94 <= coverage(3, 150, 0.0) <= 1.0
 
 
+@pytest.mark.slow
 def test_coverage_with_three_seeds_that_differ() -> None:
     """Known limit of a bootstrap over three seeds: where runs differ more than prompts do, 95 % says about 80 %."""
     assert 0.70 <= coverage(3, 150, 0.3) <= 0.90

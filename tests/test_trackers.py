@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from processes import SCRATCH, TINY, forked, lines, outdo
 
+pytestmark = pytest.mark.slow  # whole runs
+
 READ = """
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -49,7 +51,6 @@ def test_a_tracker_that_fails_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "stages" / "rl" / "done.json").exists()
 
 
-@pytest.mark.slow
 def test_tensorboard_reads_every_number_back(tmp_path: Path) -> None:
     packages = SCRATCH / "packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), *NEEDED]

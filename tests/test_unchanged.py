@@ -19,6 +19,8 @@ import outdo
 from outdo import files, recipe
 from outdo.errors import UserError
 
+pytestmark = pytest.mark.slow  # whole runs
+
 SIZES = {"width": 16, "depth": 1, "heads": 2, "context": 64}
 ROWS = [{"prompt": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(60)]
 SHORT: dict[str, Any] = {"quiet": True, "threads": 1, "dtype": "fp32", "max_prompt_tokens": 32, "max_new_tokens": 8}

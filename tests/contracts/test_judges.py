@@ -94,6 +94,7 @@ def damaged(games: list[Trajectory]) -> Iterator[tuple[Trajectory, Trajectory]]:
             yield game, replace(game, info={**game.info, fact: None})
 
 
+@pytest.mark.slow
 def test_scores_are_numbers_with_reasons(judge: Judge, games: list[Trajectory]) -> None:
     scores = judge.score(games)
     low, high = (-math.inf, math.inf) if judge.name == "reward_model" else (0.0, 1.0)  # logits have no bounds

@@ -76,6 +76,7 @@ def check(name: str) -> None:
         assert (lax.score(contains)[0].value == 1.0) == (name in FOOLED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_contract(name: str) -> None:
     check(name)

@@ -127,6 +127,7 @@ def played(task: Task) -> dict[tuple[str, str], list[Trajectory]]:
     return {(p, o): task.play(p, prompts, np.arange(60), o) for p in task.players for o in task.opponents}
 
 
+@pytest.mark.slow
 def test_trajectories_are_well_formed(task: Task, played: dict[tuple[str, str], list[Trajectory]]) -> None:
     prompts, vocabulary = task.prompts("train", 60, seed=5), len(task.tokenizer())
     for games in played.values():

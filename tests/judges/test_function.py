@@ -176,6 +176,7 @@ def shy(kind: str) -> Callable[..., Any]:
     return lambda completions, **kwargs: [answer(c) for c in completions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [("raises", "raised ZeroDivisionError: division by zero"), ("hangs", "longer than timeout_s = 0.2"), ("nan", "returned nan"),
@@ -188,6 +189,7 @@ def test_only_the_bad_sample_has_no_score(kind: str, reason: str) -> None:
     assert judge.score([reply("bad")])[0].value is None, "alone it is no reason to stop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raises", "nan", "hangs"])
 def test_too_many_bad_samples_stop_the_run(kind: str) -> None:
     began = time.monotonic()
@@ -223,6 +225,7 @@ def test_missing_columns() -> None:
         judge.score(BATCH * 2)
 
 
+@pytest.mark.slow
 def test_off_the_main_thread() -> None:
     """There, and for coroutines, a hanging function is left behind."""
 

@@ -60,6 +60,7 @@ def exact(completions, answer, **kwargs):  # type: ignore[no-untyped-def]
     return [float(c == a) for c, a in zip(completions, answer, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_tokens", [1, 70, 8192])
 def test_scores_are_transformers_own(batch_tokens: int) -> None:
     want = directly(["2+2?" + w for w in WORDS])
@@ -144,6 +145,7 @@ def test_among_functions() -> None:
     assert values(recipe, batch) == pytest.approx((right + want).tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_no_reward_model(tmp_path: Path) -> None:
     for options, message in (
         ({"model": ""}, "has no model; set model ="),

@@ -174,6 +174,7 @@ def test_an_adapter_of_another_shape_or_half_of_one(tmp_path: Path) -> None:
         hf.load_weights(with_lora(folder, ("q_proj",)), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_merging_by_command(tmp_path: Path) -> None:
     folder = base("llama", tmp_path / "base")
     model = with_lora(folder)

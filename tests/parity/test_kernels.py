@@ -184,6 +184,7 @@ def run(code: str, **environment: str) -> str:
 ASK = "from outdo import kernels; print(kernels.library() is not None)"
 
 
+@pytest.mark.slow
 def test_without_a_compiler(tmp_path: Path) -> None:
     """No compiler, a compiler that fails, or none wanted: PyTorch computes, and nothing is left behind."""
     broken = tmp_path / "cc"
@@ -195,6 +196,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert not list(cache.rglob("*.so"))
 
 
+@pytest.mark.slow
 @compiled
 def test_compiled_once(tmp_path: Path) -> None:
     made = []

@@ -203,7 +203,7 @@ def test_prepacked_weights_change_nothing(asked: list[Prompt], dtype: torch.dtyp
     assert all(isinstance(x, Panels) or x.is_mkldnn for x in ordered)
     got, _, _ = generate(sampler, asked, 4, Sampling(turn_tokens=4, max_tokens=60), longest=6)
     gaps = [(r - s).abs() for r, s in (trained_logprobs(model, [t], dtype=dtype) for t in got)]
-    assert float(torch.cat(gaps).max()) < (1e-5 if dtype == torch.float32 else 0.15)
+    assert float(torch.cat(gaps).max()) < (3e-5 if dtype == torch.float32 else 0.15)
     assert float(torch.cat(gaps).mean()) < (3e-6 if dtype == torch.float32 else 0.015)
 
 

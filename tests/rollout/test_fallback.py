@@ -147,6 +147,7 @@ def test_sampler_and_trainer_agree(model: Fallback) -> None:
     torch.testing.assert_close(got, batch.old_logprobs_N, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_sft_and_rl_learn(model: Fallback) -> None:
     t, batch = trainer(model, 3e-3), samples([9, 4, 17, 12])
     batch = [type(s)(s.token_ids, s.mask, np.float32(s.mask), s.logprobs) for s in batch]

@@ -62,6 +62,7 @@ def tokens(row: dict[str, str]) -> tuple[int, int, int]:
     return kept, max(0, kept - prompt), prompt + answer - kept
 
 
+@pytest.mark.slow
 def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
     """Against the rows of the file themselves: numbers of metrics.jsonl and of the ledger."""
     folder = undisturbed() / "stages" / "sft"
@@ -113,6 +114,7 @@ def test_the_loss_on_the_rows_that_never_train() -> None:
     assert "Loss on held-out rows" in compared.out and f" {stage['value']:.3f} " in compared.out
 
 
+@pytest.mark.slow
 def test_pretraining_takes_every_token(tmp_path: Path) -> None:
     pretrain = {"kind": "pretrain", "steps": 1, "episodes": 200, "data": str(data()), "max_tokens": 20, "heldout": 0.0}
     text = TINY.read_text().partition("[stage.sft]")[0] + "".join(
@@ -127,6 +129,7 @@ def test_pretraining_takes_every_token(tmp_path: Path) -> None:
     assert recipe.load(tmp_path / "run" / "recipe.toml").stage["pretrain"].model_dump()["data"] == str(data())
 
 
+@pytest.mark.slow
 def test_the_plan_predicts_the_bill() -> None:
     done = forked("run", "--resume", undisturbed(), "--dry-run", cwd=SCRATCH)
     assert done.code == 0, done.err
@@ -137,6 +140,7 @@ def test_the_plan_predicts_the_bill() -> None:
     assert planned == pytest.approx(booked, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("stage.sft.stream=true",)], ids=["in memory", "streamed"])
 def test_killed_at_random_file_operations(options: tuple[str, ...], tmp_path: Path) -> None:
     folder, rng = tmp_path / "run", random.Random(f"rows {options}")
@@ -179,6 +183,7 @@ def test_bad_input(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_bad_row_later_on_ends_the_run_with_its_number(tmp_path: Path) -> None:
     rows = data().read_text().splitlines()
     (tmp_path / "rows.jsonl").write_text("\n".join([*(rows * 2)[:80], '{"question": "Kc3"}']))

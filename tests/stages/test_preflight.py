@@ -77,6 +77,7 @@ def test_describe() -> None:
     assert got["prompt_tokens"] == {"median": 6.0, "longest": 9} and got["tokens_per_episode"] == 4.0
 
 
+@pytest.mark.slow
 def test_it_sees_what_the_first_step_will_see() -> None:
     stage = undisturbed() / "stages" / "rl"
     seen, first = files.read_json(stage / "preflight.json"), lines(stage / "metrics.jsonl")[0]
@@ -91,6 +92,7 @@ def test_it_sees_what_the_first_step_will_see() -> None:
     assert summary["overhead_wall_s"] > event["wall_s"]
 
 
+@pytest.mark.slow
 def test_a_hopeless_run_is_stopped_until_forced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = forked("run", TINY, *HOPELESS, "--out", folder, cwd=tmp_path)
@@ -111,6 +113,7 @@ def test_a_control_may_learn_nothing(tmp_path: Path) -> None:
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_it(tmp_path: Path) -> None:
     """Once before and once after it was kept: the run is the undisturbed one, and has one preflight.json."""
     folder = tmp_path / "run"

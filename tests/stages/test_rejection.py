@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from processes import TINY, forked, lines
 
 STAGE = """
@@ -22,6 +23,7 @@ optimizer = { lr = 1e-2 }
 """
 
 
+@pytest.mark.slow
 def test_the_gap_is_that_of_the_first_minibatch(tmp_path: Path) -> None:
     """Before it, sampler and trainer have the same weights; after it they have not, and at this rate one sees it."""
     (tmp_path / "r.toml").write_text(TINY.read_text().partition("[stage.rl]")[0] + STAGE)

@@ -62,6 +62,7 @@ def start_at(task: ChessEndgame, white: int, square: int, black: int, opponent: 
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_splits_are_disjoint_under_symmetry(task: ChessEndgame) -> None:
     piece = task.tables.piece
     groups = {s: set(rules.canonical(task.pool(s), piece).tolist()) for s in SPLITS}
@@ -212,6 +213,7 @@ def check_layout(task: ChessEndgame, prompt: Prompt, game: Trajectory) -> None:
     json.dumps(dict(game.info))
 
 
+@pytest.mark.slow
 def test_every_ending_occurs_somewhere() -> None:
     """Otherwise the comparison with python-chess would not have seen them."""
     seen = set()

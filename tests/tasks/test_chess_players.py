@@ -42,6 +42,7 @@ def reply(task: ChessEndgame, text: str) -> np.ndarray:
 # --- players ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opponent", ["perfect", "perfect_varied"])
 def test_perfect_defenders_delay_longest_and_take_draws(task: ChessEndgame, opponent: str) -> None:
     """Every answer, also to blunders: a capture if there is one, else a drawn position, else the longest defence."""

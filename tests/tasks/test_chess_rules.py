@@ -72,6 +72,7 @@ def compare(piece: int, index: np.ndarray) -> tuple[int, int]:
     return int(legal_white.sum()), int(legal_black.sum())
 
 
+@pytest.mark.slow
 def test_krk_is_python_chess_on_every_position() -> None:
     legal_white, legal_black = compare(rules.ROOK, classes(rules.ROOK))
     # 28,056 is the size of the classic KRK data set: Black-to-move positions up to symmetry.
@@ -81,6 +82,7 @@ def test_krk_is_python_chess_on_every_position() -> None:
     assert rules.is_legal(every, False).sum() == 223944
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [rules.QUEEN, rules.PAWN])
 def test_sampled_positions_are_python_chess(piece: int) -> None:
     every = classes(piece)

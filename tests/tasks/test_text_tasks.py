@@ -173,6 +173,7 @@ def test_end_of_turn_is_not_always_end_of_text(tokenizer: PreTrainedTokenizerBas
 # --- replies --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_model_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     """The completion is the text of exactly what was sampled; STOP and LENGTH say how it ended; gold is the headline."""
     rows = [{"prompt": [{"role": "user", "content": f"Say {w}."}], "word": w} for w in ("yes", "no", "hello", "A", "why")]

@@ -194,6 +194,7 @@ def test_bad_tools_and_environments(tokenizer: PreTrainedTokenizerBase) -> None:
         chat.between_turns(rewriting, [{"role": "tool", "content": "42"}], [])
 
 
+@pytest.mark.slow
 def test_a_real_rollout_trains_only_what_was_sampled(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the engine: sampled tokens train, tool tokens do not, and the finish says who ended it."""
     # The tool answers every reply that was not cut, so that a small model has a conversation without knowing how to call.

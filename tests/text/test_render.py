@@ -85,6 +85,7 @@ def test_answers_that_begin_with_whitespace_are_encoded_as_a_model_would_write_t
     assert pairs(rendered) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("messages", [LONG, CALLS, [*LONG, USER]])
 def test_marks_in_the_template_say_what_trains(messages: list[dict[str, str]]) -> None:
     t = with_template(MARKED)
@@ -239,6 +240,7 @@ def test_previews() -> None:
     ("x", {"messages": [USER, GOOD], "tools": "[{"}, "row 2: its tools are not JSON ("),
     ("x", {"messages": [USER, GOOD], "tools": 5}, "row 2: the chat template cannot render"),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_errors(template: str | None, row: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as e:
         Renderer(with_template(template), 99)(row, "row 2")
