@@ -12,7 +12,7 @@ import torch
 
 CPU = torch.device("cpu")
 
-UPDATE_UTILISATION, DECODE_UTILISATION = 0.3, 0.22  # shares of the matrix-product peak that estimates assume
+UPDATE_UTILISATION, DECODE_UTILISATION = 0.4, 0.25  # shares of the matrix-product peak that estimates assume
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
