@@ -92,6 +92,19 @@ def test_killed_at_random_file_operations(stage: str, tmp_path: Path) -> None:
     assert redone(folder, stage) > 0
 
 
+def test_killed_in_bf16(tmp_path: Path) -> None:
+    """Where there are compiled kernels this is what they compute with: rows of many games, attention, products of few rows."""
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    command = ["run", TINY, "--set", "dtype=bf16", "--set", "model.width=64", "--out"]
+    assert forked(*command, whole, cwd=tmp_path).code == 0
+    command += [folder]
+    for part, n in (("stages/sft/metrics.jsonl", 9), ("stages/rl/metrics.jsonl", 2)):
+        assert forked(*command, cwd=tmp_path, kill=(part, n)).code == -signal.SIGKILL
+        command = ["run", "--resume", folder]
+    resume(folder)
+    check_same(folder, whole)
+
+
 @pytest.mark.parametrize(("stage", "part", "n"), [
     ("sft", "stages/sft/.done.json.tmp", 1),  # all is saved, but nobody said that the stage is done
     ("rl", "stages/rl/.done.json.tmp", 1),

@@ -106,10 +106,14 @@ def copies_or_wins(e: Evidence) -> Iterator[Verdict]:
 
 def unseen_opponents(e: Evidence) -> Iterator[Verdict]:
     """A gain against one defender may be an exploit of it."""
-    if not e.rl or not e.trunk or len(e.opponents) < 2:
+    if not e.rl or not e.trunk:
+        return
+    met = getattr(e.recipe.stage[e.rl], "opponents", ()) or e.opponents[:1]
+    strangers = [o for o in e.opponents if o not in met]
+    if not strangers:
         return
     found, worst = [], "supported"
-    for opponent in e.opponents[1:]:
+    for opponent in strangers:
         ours, start = e.final(e.rl, "greedy", opponent), e.final(e.trunk, "greedy", opponent)
         if ours is None or start is None:
             return
@@ -117,9 +121,9 @@ def unseen_opponents(e: Evidence) -> Iterator[Verdict]:
         found.append((opponent, d, ours))
         worst = worst if d.verdict == "higher" else "contradicted" if d.verdict == "lower" else "not distinguishable"
     said = "; ".join(f"{o}: {rate(e, x)}, {points(e, d)}" for o, d, x in found)
-    text = (f"Against opponents never trained on, {e.rl} (greedy) compared with its start {e.trunk}: {said} "
+    text = (f"Against opponents that it never trained against, {e.rl} (greedy) compared with its start {e.trunk}: {said} "
             f"({size(e, found[0][1])}).")
-    yield make("unseen_opponents", "The gain holds against opponents that training never met", worst, text,
+    yield make("unseen_opponents", "The gain holds against opponents that reinforcement never met", worst, text,
                differences={o: diff(d) for o, d, _ in found})
 
 
