@@ -317,8 +317,9 @@ void pack_panels(const bf16 *weight, uint32_t *panels, long F, long D, int threa
     }
 }
 
-/* y [MR, n] = x [MR, D] times a panel, plus bias (may be null). */
-INLINE void panel_tile(const int MR, const uint32_t *x, const uint32_t *panel, const bf16 *bias, bf16 *y, long n, long F, long D) {
+/* y [MR, n] = x [MR, D] times a panel, plus bias (may be null). ask: for the panel behind it, which lies in main memory. */
+INLINE void panel_tile(const int MR, const int ask, const uint32_t *x, const uint32_t *panel, const bf16 *bias, bf16 *y, long n,
+                       long F, long D) {
     floats total[8][3];
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
@@ -328,7 +329,7 @@ INLINE void panel_tile(const int MR, const uint32_t *x, const uint32_t *panel, c
         __m512bh b[3];
 #pragma GCC unroll 3
         for (int j = 0; j < 3; j++) {
-            _mm_prefetch((const char *)(panel + AHEAD * PANEL + 16 * j), _MM_HINT_T0);
+            if (ask) _mm_prefetch((const char *)(panel + D / 2 * PANEL + 16 * j), _MM_HINT_T1);
             b[j] = (__m512bh)_mm512_loadu_si512(panel + 16 * j);
         }
 #pragma GCC unroll 8
@@ -350,13 +351,14 @@ INLINE void panel_tile(const int MR, const uint32_t *x, const uint32_t *panel, c
 void multiply_panels(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf16 *y, long M, long F, long D, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long f = 0; f < F; f += PANEL) {
-        const uint32_t *const panel = panels + f * D / 2;
+        const uint32_t *const panel = panels + f * D / 2, *const in = (const uint32_t *)x;
         const bf16 *const b = bias ? bias + f : NULL;
         const long n = F - f < PANEL ? F - f : PANEL;
         long m = 0;
-        for (; m + 8 <= M; m += 8) panel_tile(8, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
-        for (; m + 4 <= M; m += 4) panel_tile(4, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
-        for (; m < M; m++) panel_tile(1, (const uint32_t *)(x + m * D), panel, b, y + m * F + f, n, F, D);
+        if (M >= 8) panel_tile(8, 1, in, panel, b, y + f, n, F, D), m = 8; /* the first tile asks, for the others it is there */
+        for (; m + 8 <= M; m += 8) panel_tile(8, 0, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
+        for (; m + 4 <= M; m += 4) panel_tile(4, M < 8, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
+        for (; m < M; m++) panel_tile(1, M < 4, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
     }
 }
 
