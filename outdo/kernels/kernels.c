@@ -302,7 +302,7 @@ void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const
 
 #define PANEL 48 /* columns of a product that are computed together: 8 rows of them fill 24 registers */
 
-/* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them; D even. */
+/* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them. */
 void pack_panels(const bf16 *weight, uint32_t *panels, long F, long D, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long f = 0; f < F; f += PANEL) {
@@ -324,7 +324,8 @@ INLINE void panel_tile(const int MR, const int ask, const uint32_t *x, const uin
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++) total[m][j] = bias && 16 * j < n ? load(bias + 16 * j, first_of(n - 16 * j)) : _mm512_setzero_ps();
+        for (int j = 0; j < 3; j++)
+            total[m][j] = bias && 16 * j < n ? load(bias + 16 * j, first_of(n - 16 * j)) : _mm512_setzero_ps();
     for (long p = 0; p < D / 2; p++, panel += PANEL) {
         __m512bh b[3];
 #pragma GCC unroll 3
@@ -440,9 +441,9 @@ static void pairs_along(const bf16 *x, long stride, long T, long d, uint32_t *to
         }
 }
 
-/* One bit for each query and each key of its row [B, T]: whether the key is not behind the query, of its segment or of the one that
-   this goes on from (parents, may be null: -2 for none), and less than `window` positions before it (0: any number; positions may
-   be null: those in the row). bits [B, T, words of 16 keys]. */
+/* One bit for each query and each key of its row [B, T]: whether the key is not behind the query, of its segment or of the one
+   that this goes on from (parents, may be null: -2 for none), and less than `window` positions before it (0: any number;
+   positions may be null: those in the row). bits [B, T, words of 16 keys]. */
 void visible(const int32_t *segments, const int32_t *parents, const int32_t *positions, uint16_t *bits, long B, long T,
              long window, int threads) {
     const long words = up16(T) / 16;
