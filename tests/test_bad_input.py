@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from processes import TINY, Ended, files_below, forked, outdo, reference, start, wait_until
 
+pytestmark = pytest.mark.slow  # whole commands
+
 
 def complaint(ended: Ended) -> str:
     """The one line, without its beginning."""
@@ -125,7 +127,6 @@ def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     (["play", "REFERENCE", "--fen", "8/8/8/4k3/8/8/8/K6Q b - -"], "--fen '8/8/8/4k3/8/8/8/K6Q b - -' has Black to"),
     (["play", "REFERENCE", "--fen", "8/8/8/8/8/8/1k6/K6Q w - -"], "--fen '8/8/8/8/8/8/1k6/K6Q w - -' cannot stand"),
 ])  # fmt: skip
-@pytest.mark.slow
 def test_arguments(argv: list[object], said: str, tmp_path: Path) -> None:
     here = [str(a).replace("REFERENCE", str(reference())) for a in argv]
     assert refused(*here, cwd=tmp_path).startswith(said.replace("REFERENCE", str(reference())))
@@ -229,7 +230,6 @@ def test_an_unfinished_stage_cannot_be_measured(tmp_path: Path) -> None:
 # --- two processes on one folder -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = start("run", TINY, "--set", "stage.sft.steps=100000", "--out", run, cwd=tmp_path)

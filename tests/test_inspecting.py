@@ -20,6 +20,8 @@ from transformers import AutoTokenizer
 
 from outdo import fetch, inspecting
 
+pytestmark = pytest.mark.slow  # whole commands
+
 HOSTILE = "hi [bold]x[/] \x1b]0;title\x07\x1b[31m ⟦ \u202e \ud83d"
 
 
@@ -49,7 +51,6 @@ def quantiles(values: list[int]) -> list[int]:
     return [int(f"{v:.0f}") for v in np.percentile(values, [0, 50, 95, 100])]
 
 
-@pytest.mark.slow
 def test_in_a_pipe(chats: Path) -> None:
     done = forked("inspect", chats.name, "--model", "smollm2", "--rows", 2, cwd=chats.parent)
     assert done.code == 0, done.err
@@ -85,7 +86,6 @@ def test_everything(chats: Path) -> None:
     assert cells(done, "trained") == [n - 1 for n in cells(done, "whole row")]
 
 
-@pytest.mark.slow
 def test_in_a_terminal(chats: Path) -> None:
     argv = ["-m", "outdo", "inspect", "chats.jsonl", "--model", "smollm2", "--rows", "1"]
     child = pexpect.spawn(sys.executable, argv, cwd=str(chats.parent), env={**ENVIRONMENT, "TERM": "xterm-256color"},

@@ -252,7 +252,7 @@ def test_interrupted_functions_are_gone() -> None:
     threads = threading.active_count()
     FunctionJudge.of([shy("hangs")], timeout_s=0.1).score([reply("bad")])
     time.sleep(0.05)
-    assert threading.active_count() == threads and signal.getsignal(signal.SIGURG) == before
+    assert threading.active_count() <= threads and signal.getsignal(signal.SIGURG) == before
 
 
 # --- functions of groups, and verifiers' rubrics ---------------------------------------------------------------------

@@ -121,6 +121,7 @@ def test_packed_segments_are_rows_of_their_own(model: Fallback) -> None:
     torch.testing.assert_close(some, got[wanted], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest", [None, 6])
 def test_the_engine_is_its_slow_twin(model: Fallback, longest: int | None) -> None:
     """Tokens, masks and log-probabilities, in turns with uneven observations too; whatever sits beside a row."""

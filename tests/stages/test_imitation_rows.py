@@ -90,6 +90,7 @@ def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
     assert metrics[-1]["nll"] < metrics[0]["nll"], "it learns"
 
 
+@pytest.mark.slow
 def test_the_loss_on_the_rows_that_never_train() -> None:
     """At the start and every evaluation point; the last is transformers' own loss of the checkpoint on these rows."""
     folder = undisturbed()
