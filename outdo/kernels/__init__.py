@@ -1,4 +1,4 @@
-"""Compiled CPU kernels for what lies between a decoder's matrix products: norms, SwiGLU, rotary positions, attention.
+"""Compiled CPU kernels: norms, SwiGLU, rotary positions and attention of a decoder, and products of few rows.
 
 Eager PyTorch walks memory once per operation and calls from Python once per walk; for models of up to some hundred million
 parameters that takes as long as the products. `kernels.c` is compiled once per machine by the C compiler that is there, in about

@@ -1,4 +1,5 @@
-/* What eager PyTorch does slowly on a CPU: the pieces between a decoder's matrix products, each in one walk over memory.
+/* What eager PyTorch does slowly on a CPU: the pieces between a decoder's large matrix products, each in one walk over memory, and
+   products of few rows.
 
    For bf16 (the upper halves of float32 numbers) on processors with AVX-512 and its bf16 products; elsewhere this file is empty
    and PyTorch computes. Sums, norms and softmax are float32. Tasks are independent of each other and each goes in one order: the

@@ -22,7 +22,7 @@ from outdo.types import IntArray, Sample
 
 _SHARED_TOKENS = 16  # shorter prompts are not worth it
 _LONG_ROW, _LONG_STEP = 512, 16  # tokens
-_FAMILY_TOKENS = 512  # longest row that sharing makes: attention looks at every pair of a row
+_FAMILY_TOKENS = 512  # longest row that sharing makes: without compiled kernels attention looks at every pair of a row
 
 
 @dataclass(frozen=True)
