@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outdo.environment import thread_peak_flops
+from outdo.ledger.ledger import update_core_seconds
 from outdo.plan import Plan, duration
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
@@ -183,13 +184,13 @@ def forgotten(r: dict[str, Any]) -> str:
 
 
 def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
-    """How fast the updates of all stages ran per thread, and which share of the peak measured at the start that is."""
-    bills, threads = list(summary["ledger"].values()), environment.get("threads") or 1
-    seconds = sum(b["update_s"] * (b["threads"] or threads) for b in bills)
+    """How fast all stages' updates ran on a core that they had, and which share of the peak measured at the start that is."""
+    bills = list(summary["ledger"].values())
+    seconds = sum(update_core_seconds(b, environment) for b in bills)
     rate = sum(b["flops"]["update"] for b in bills) / seconds if seconds else 0.0
     peak = thread_peak_flops(environment)
     share = f", {rate / peak:.0%} of the matrix-product peak measured at the start ({peak / 1e9:,.0f})" if peak else ""
-    return f"updates: {rate / 1e9:,.0f} GFLOP/s a thread{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
+    return f"updates: {rate / 1e9:,.0f} GFLOP/s a core{share}; {sum(b['wall_s'] for b in bills):,.0f} s for all stages"
 
 
 def measured(records: Sequence[dict[str, Any]]) -> RenderableType:

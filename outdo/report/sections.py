@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from outdo.ledger.ledger import update_core_seconds
 from outdo.recipe import Rl, Sft
 from outdo.report import format as show
 from outdo.report.curves import GOLD, INK, proxy
@@ -155,17 +156,17 @@ def bill(run: RunData) -> dict[str, Any]:
     environment = run.environment
     peaks, dtype = environment.get("gemm_peak_flops_per_s"), environment.get("compute_dtype")
     peak = number(peaks.get(dtype)) if isinstance(peaks, dict) else None
-    all_threads = number(environment.get("threads")) or 1.0  # the peak is theirs together
+    threads = number(environment.get("threads")) or 1.0
     rows = []
     for name, entry in run.ledger.items():
         kinds = found if isinstance(found := entry.get("flops"), dict) else {}
         parts = [(k, number(kinds.get(k)) or 0.0) for k in FLOPS]
-        total, seconds = sum(x for _, x in parts), number(entry.get("update_s"))
+        total, measured = sum(x for _, x in parts), {k: number(entry.get(k)) for k in ("update_s", "update_cpu_s", "threads")}
         stage = run.stages.get(name)
-        threads = (number(entry.get("threads")) or all_threads) / all_threads
+        seconds = update_core_seconds(measured, {"device": environment.get("device"), "threads": threads})
         rows.append({**entry, "name": name, "parts": parts, "total": total, "colour": stage.colour if stage else 0,
                      "done": bool(stage and stage.done), "started": bool(stage and stage.started) or total > 0,
-                     "peak_share": dict(parts)["update"] / seconds / (peak * threads) if seconds and peak else None})
+                     "peak_share": dict(parts)["update"] / seconds / (peak / threads) if seconds and peak else None})
     rows = [r for r in rows if r["started"]]
     most = max((r["total"] for r in rows), default=0.0) or 1.0
     slowest = max((_seconds_of(r) for r in rows), default=0.0) or 1.0

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +94,7 @@ class Loop:
                   "another algorithm")
             run.show(name, 0.0, custom.NOTICE)
         self.clock = Clock.start()
-        self._update_s = 0.0
+        self._updating = {"wall_s": 0.0, "cpu_s": 0.0}  # since the last entry in the ledger
         self._last_checkpoint_s = self.clock.wall
         self._step, self._evaluated = self._resume()
         self.trackers = Trackers(run.recipe, run.folder, name, self._step)
@@ -132,7 +131,7 @@ class Loop:
 
     def train(self, samples: Sequence[Sample]) -> tuple[dict[str, float], Usage]:
         """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
-        began = time.perf_counter()
+        clock = Clock.start()
         self.engine.release()
         try:
             return self.trainer.step(samples, self.algorithm.loss, self.lr_scale)
@@ -142,13 +141,14 @@ class Loop:
             raise UserError(f"stage {self.name}, step {self._step}: {e}; the weights are untouched and the batch is in "
                             f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
         finally:
-            self._update_s += time.perf_counter() - began
+            self._updating = {k: seconds + self._updating[k] for k, seconds in clock.read().items()}
 
     def book(self, usage: Usage, metrics: dict[str, float]) -> None:
         """Write down what this step cost and measured. Every step calls it once."""
-        measured = {**self.clock.read(), "update_s": self._update_s, "threads": torch.get_num_threads()}
+        updating = {"update_s": self._updating["wall_s"], "update_cpu_s": self._updating["cpu_s"]}
+        measured = {**self.clock.read(), **updating, "threads": torch.get_num_threads()}
         self.ledger.book(self._step, "train", usage, measured)
-        self._update_s = 0.0
+        self._updating = dict.fromkeys(self._updating, 0.0)
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
         files.append_line(self.folder / "metrics.jsonl", line)
         self.trackers.log(self._step, line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,25 +29,26 @@ class Muon(torch.optim.Optimizer):
         """Apply the gradients."""
         del closure
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
+            by_sides: dict[tuple[int, int], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    by_shape.setdefault(p.shape, []).append(p)
-            for shape, params in by_shape.items():
-                updates = orthogonalise(torch.stack([self._direction(p, group["momentum"]) for p in params]))
-                step = group["lr"] * sqrt(max(1.0, shape[0] / shape[1]))
-                for p, update in zip(params, updates, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-step)
+                    by_sides.setdefault((min(p.shape), max(p.shape)), []).append(p)
+            for params in by_sides.values():
+                wide = [d.t() if d.shape[0] > d.shape[1] else d for d in self._directions(params, group["momentum"])]
+                if group["weight_decay"]:
+                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                for p, update in zip(params, orthogonalise(torch.stack(wide)), strict=True):
+                    tall = p.shape[0] > p.shape[1]
+                    p.add_(update.t() if tall else update, alpha=-group["lr"] * (sqrt(p.shape[0] / p.shape[1]) if tall else 1.0))
 
-    def _direction(self, p: Tensor, momentum: float) -> Tensor:
-        """Nesterov momentum; its buffer is a running mean."""
-        assert p.grad is not None
-        state = self.state[p]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        buffer: Tensor = state["momentum_buffer"]
-        buffer.lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(buffer, momentum)
+    def _directions(self, params: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
+        """Nesterov momentum; its buffers are running means."""
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        grads, buffers = [cast(Tensor, p.grad) for p in params], [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        return torch._foreach_lerp(grads, buffers, momentum)
 
 
 def flops(rows: int, columns: int) -> float:
@@ -57,12 +58,11 @@ def flops(rows: int, columns: int) -> float:
 
 
 def orthogonalise(matrices_NRC: Tensor) -> Tensor:
-    """Nearly the same matrices with all singular values between about 0.7 and 1.2, in bf16. [N, R, C]"""
+    """Nearly the same matrices with all singular values between about 0.7 and 1.2, in bf16. [N, R, C], R <= C"""
     a, b, c = _COEFFICIENTS
-    tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
-    x = (matrices_NRC.transpose(1, 2) if tall else matrices_NRC).bfloat16().contiguous()
+    x = matrices_NRC.bfloat16()
     x.div_(x.norm(dim=(1, 2), keepdim=True).clamp_(min=1e-7))
     for _ in range(_ITERATIONS):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.transpose(1, 2) if tall else x
+    return x
