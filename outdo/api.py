@@ -59,9 +59,10 @@ def reinforce(
     interrupted run, with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from.
     recipe_overrides: keys of the stage or of the recipe. Raises UserError.
     """
-    dataset, reward, reward_weights, tools, more = unpacked(dataset, reward, reward_weights, tools)
-    reward, reward_weights = with_own(reward, reward_weights, environment_factory)
-    table, task, python = _task(dataset, tools, environment_factory, system=system, max_prompt_tokens=max_prompt_tokens,
+    dataset, reward, reward_weights, tools, environment, more = unpacked(dataset, reward, reward_weights, tools,
+                                                                         environment_factory)
+    reward, reward_weights = with_own(reward, reward_weights, environment)
+    table, task, python = _task(dataset, tools, environment, system=system, max_prompt_tokens=max_prompt_tokens,
                                 max_new_tokens=max_new_tokens, **more)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
@@ -119,11 +120,12 @@ def evaluate(
 
     prompts: how many; None is at most 100. One record for each opponent and way of decoding. Raises UserError.
     """
-    dataset, reward, reward_weights, tools, more = unpacked(dataset, reward, reward_weights, tools)
-    reward, reward_weights = with_own(reward, reward_weights, environment_factory)
+    dataset, reward, reward_weights, tools, environment, more = unpacked(dataset, reward, reward_weights, tools,
+                                                                         environment_factory)
+    reward, reward_weights = with_own(reward, reward_weights, environment)
     check(not isinstance(model, Mapping), "evaluate takes a checkpoint or a run; sizes alone have learned nothing")
     check(all(d in reopen.DECODES for d in decode), f"decode = {decode!r}: there is {', '.join(reopen.DECODES)}")
-    table, task, python = _task(dataset, tools, environment_factory, all_heldout=True, system=system,
+    table, task, python = _task(dataset, tools, environment, all_heldout=True, system=system,
                                 max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, **more)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     folder, _ = reopen.locate(_source(model) or "")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from outdo import fetch, from_verifiers, plugins
+from outdo import fetch, from_openrlhf, from_verifiers, plugins
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
 
@@ -18,13 +18,15 @@ Environments = Tool | Mapping[str, Tool]  # one for all rows, or several by name
 
 
 def unpacked(dataset: Any, reward: Reward | None, weights: Sequence[float], tools: Sequence[Tool],
-             ) -> tuple[Any, Reward | None, Sequence[float], Sequence[Tool], dict[str, Any]]:  # fmt: skip
-    """Rows, rewards and tools of an environment of verifiers; all else as it is. A reward of its own goes before the rubric's."""
+             environment: Environments | None) -> tuple[Any, Reward | None, Sequence[float], Sequence[Tool],
+                                                        Environments | None, dict[str, Any]]:  # fmt: skip
+    """Rows, rewards, tools and answers of an environment of verifiers; all else as it is. A reward of one's own goes first."""
     if not from_verifiers.is_one(dataset):
-        return dataset, reward, weights, tools, {}
+        return dataset, reward, weights, tools, environment, {}
     found = from_verifiers.opened(dataset)
-    own = reward is None
-    return found.rows, found.reward if own else reward, found.weights if own else weights, [*tools, *found.tools], found.options
+    if reward is None:
+        reward, weights = found.reward, found.weights
+    return found.rows, reward, weights, [*tools, *found.tools], environment or found.environment, found.options
 
 
 def environments(environment: Environments | None) -> list[Tool]:
@@ -35,7 +37,7 @@ def environments(environment: Environments | None) -> list[Tool]:
 def with_own(reward: Reward | None, weights: Sequence[float], environment: Environments | None,
              ) -> tuple[Reward | None, Sequence[float]]:  # fmt: skip
     """The reward, and beside it, with weight 1 as in TRL, what environments with a `get_reward` pay themselves."""
-    factories = [plugins.load(e) if isinstance(e, str) else e for e in environments(environment)]
+    factories = [from_openrlhf.adapted(plugins.load(e) if isinstance(e, str) else e) for e in environments(environment)]
     if not any(hasattr(f if inspect.isclass(f) else f(), "get_reward") for f in factories):
         return reward, weights
     own = "outdo.rewards:environment_reward"

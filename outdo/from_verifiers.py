@@ -1,8 +1,8 @@
 """Environments of verifiers, told by what they are made of: the package itself is not needed.
 
-Legacy environments (load_environment() -> SingleTurnEnv, ToolEnv) give their dataset, their rubric and their Python tools. v1
-tasksets give the data of their tasks, and the methods that `@vf.reward` and `@vf.metric` mark, called with a stand-in for the
-trace. What takes sandboxes, tool servers or other agents is refused by name.
+Legacy environments (load_environment() -> SingleTurnEnv, ToolEnv, MultiTurnEnv) give their dataset, their rubric, and their Python
+tools or their answers (`env_response`). v1 tasksets give the data of their tasks, and the methods that `@vf.reward` and
+`@vf.metric` mark, called with a stand-in for the trace. What takes sandboxes, tool servers or other agents is refused by name.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from outdo.errors import check
+from outdo.tasks.text.partners import Partner
+from outdo.text.chat import Messages
 
+_OWN_STATE = ("input", "prompt", "completion", "responses", "timing")  # of a conversation's state, known otherwise or of no use
 _HIDDEN = ("system_prompt", "timeout", "resources", "network_allow", "network_block", "artifacts", "image", "workdir")
 
 
@@ -25,6 +29,7 @@ class Opened(NamedTuple):
     reward: list[Any]
     weights: list[float]
     tools: list[Callable[..., Any]]
+    environment: Callable[[], Any] | None  # makes the partner that answers in the environment's words
     options: dict[str, Any]
 
 
@@ -54,14 +59,86 @@ def _is_taskset(what: Any) -> bool:
 def _legacy(env: Any) -> Opened:
     name, tools = type(env).__name__, list(getattr(env, "tools", None) or [])
     turns = getattr(env, "max_turns", -1)
-    known = {"SingleTurnEnv", "ToolEnv"} & {k.__name__ for k in type(env).__mro__}
-    check(bool(known) or not hasattr(env, "env_response"), f"verifiers environment {name} answers in its own words "
-          "(env_response); outdo runs SingleTurnEnv and ToolEnv: write its turns as an environment_factory")
+    whose = next((k.__name__ for k in type(env).__mro__ if "env_response" in vars(k)), "SingleTurnEnv")
+    partner = None if whose in ("SingleTurnEnv", "ToolEnv", "MultiTurnEnv") else env
+    check(not (partner and tools), f"verifiers environment {name} has tools and an env_response of its own, which reads calls as "
+          "an API gives them; give its tools, or write it as an environment_factory")
+    check(whose != "MultiTurnEnv", f"verifiers environment {name} has no env_response, so nobody answers")
     dataset: Any = env.get_dataset() if hasattr(env, "get_dataset") else env.dataset
     dataset = dataset if dataset is not None else getattr(env, "eval_dataset", None)
     check(dataset is not None, f"verifiers environment {name} has no dataset")
     rows = [{**row, "info": _parsed(row["info"])} if "info" in row else dict(row) for row in dataset]
-    return Opened(rows, [env.rubric], [1.0], tools, {"max_turns": turns} if tools and turns > 0 else {})
+    answers: Callable[[], Any] | None = None
+    if partner is not None:
+        answers = partial(Answers, env)
+        answers.__name__ = f"{name} (verifiers)"  # type: ignore[attr-defined]
+    return Opened(rows, [env.rubric], [1.0], tools, answers, {"max_turns": turns} if (tools or answers) and turns > 0 else {})
+
+
+class Message(dict[str, Any]):
+    """A message as a mapping, and as an object with attributes, which newer environments read."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.get(name)
+
+
+class Answers(Partner):
+    """`env_response` as a partner. What it keeps in its state reaches the rubric's functions as far as JSON can hold it.
+
+    setup_state, is_completed or the methods marked `@vf.stop`, and final_env_response are asked as verifiers asks them; there
+    is no client and no model to be found in the state.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env, self._state = env, dict[str, Any]()
+
+    def reset(self, **row: Any) -> None:
+        """See `Partner.reset`. The state is set up with the first reply."""
+        columns = {k: row.get(k, default) for k, default in (("answer", ""), ("task", "default"), ("info", {}))}
+        self._state = {**columns, "input": row, "example_id": row.get("example_id", 0), "completion": [], "responses": [],
+                       "trajectory": [], "turn": 0, "timing": SimpleNamespace(), "error": None, "final_env_response": None}
+
+    def respond(self, messages: Messages) -> Any:
+        """See `Partner.respond`."""
+        return self._respond([Message(m) for m in messages])
+
+    async def _respond(self, messages: list[Message]) -> Any:
+        state = self._state
+        if not state["turn"]:
+            state["prompt"] = messages[:-1]
+            state = (await _maybe(self._env.setup_state(state)) if hasattr(self._env, "setup_state") else None) or state
+        state["turn"] += 1
+        state["completion"] = messages[len(state["prompt"]) :]
+        state["trajectory"].append({"prompt": messages[:-1], "completion": messages[-1:]})
+        self._state = state
+        self.done = await self._over(messages)
+        if self.done:
+            return None
+        given = await _maybe(self._env.env_response(messages, state))
+        if isinstance(given, tuple):  # until 0.1.7, which also asks again at once
+            given, self._state = given
+            self.done = await self._over([*messages, *map(Message, given)])
+        final = self._state.get("final_env_response")
+        self.done = self.done or final is not None
+        return given if final is None else final
+
+    async def _over(self, messages: list[Message]) -> bool:
+        complete = getattr(self._env, "is_completed", None)
+        if complete is None or "messages" in inspect.signature(complete).parameters:
+            return complete is not None and bool(await _maybe(complete(messages, self._state)))
+        stops = [m for _, m in inspect.getmembers(self._env, inspect.ismethod) if getattr(m, "stop", False)]
+        return any([bool(await _maybe(stop(self._state))) for stop in stops])
+
+    def facts(self) -> dict[str, Any]:
+        """See `Partner.facts`."""
+        said = [{"completion": step["completion"]} for step in self._state["trajectory"]]
+        return {**{k: v for k, v in self._state.items() if k not in _OWN_STATE}, "trajectory": said}
+
+
+async def _maybe(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
 
 
 def _parsed(info: Any) -> Any:
@@ -109,7 +186,7 @@ def _taskset(taskset: Any) -> Opened:
     check(any(weights.values()), f"verifiers taskset {name} has no @vf.reward methods, so nothing says what is good")
     methods = [found["metric"] | found["reward"] for found in hooks]
     return Opened([_row(task, i, name) for i, task in enumerate(tasks)], [_scorer(n, tasks, methods) for n in weights],
-                  list(weights.values()), [], {})
+                  list(weights.values()), [], None, {})
 
 
 def _marked(task: Any, mark: str) -> dict[str, Callable[..., Any]]:

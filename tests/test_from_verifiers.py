@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import real
+from talk import bound, converse
 
 import outdo
 from outdo import from_verifiers
@@ -85,15 +87,80 @@ def test_legacy_environments() -> None:
     assert [s.value for s in scores] == [1.5, 0.5] and judge.logged() == {"level": 3.0}
 
 
-def test_tool_environments_and_what_answers_in_its_own_words() -> None:
+def test_tool_environments() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
     found = from_verifiers.opened(ToolEnv([add], dataset=ROWS, rubric=load_environment().rubric, max_turns=10))
     assert found.tools == [add] and found.options == {"max_turns": 10}
-    own = type("Wordle", (), {**vars(SingleTurnEnv)})(ROWS, load_environment().rubric)
-    with pytest.raises(UserError, match=r"environment Wordle answers in its own words \(env_response\); outdo runs SingleTurn"):
-        from_verifiers.opened(own)
+
+    class Stateful(ToolEnv):
+        def env_response(self, messages: Any, state: Any) -> Any:
+            return [], state
+
+    with pytest.raises(UserError, match="environment Stateful has tools and an env_response of its own"):
+        from_verifiers.opened(Stateful([add], dataset=ROWS, rubric=load_environment().rubric))
+    silent = type("MultiTurnEnv", (), {**vars(SingleTurnEnv)})(ROWS, load_environment().rubric)
+    with pytest.raises(UserError, match="environment MultiTurnEnv has no env_response"):
+        from_verifiers.opened(silent)
+
+
+class Guess(SingleTurnEnv):
+    """As environments were written until verifiers 0.1.7: is_completed(messages, state), and answers with the state."""
+
+    def setup_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "guesses": []}
+
+    async def is_completed(self, messages: Any, state: dict[str, Any], **kwargs: Any) -> bool:
+        return state["answer"] in state["guesses"]
+
+    def env_response(self, messages: Any, state: dict[str, Any], **kwargs: Any) -> Any:
+        assert messages[-1]["content"] == messages[-1].content, "newer ones read attributes"
+        assert [m["role"] for m in state["completion"]] == ["assistant", "user"] * (state["turn"] - 1) + ["assistant"]
+        state["guesses"].append(messages[-1]["content"])
+        return [{"role": "user", "content": "no" if state["guesses"][-1] != state["answer"] else "yes"}], state
+
+
+class NewGuess(Guess):
+    """As they are since 0.1.8: marked conditions, and a last answer in the state."""
+
+    async def setup_state(self, state: dict[str, Any]) -> None:  # type: ignore[override]
+        state["guesses"] = []
+
+    async def is_completed(self, state: dict[str, Any], **kwargs: Any) -> bool:  # type: ignore[override]
+        raise AssertionError("it asks for times and clients that outdo does not have")
+
+    async def enough(self, state: dict[str, Any]) -> bool:
+        return len(state["trajectory"]) >= self.max_turns
+
+    enough.stop = True  # type: ignore[attr-defined]
+
+    async def env_response(self, messages: Any, state: dict[str, Any], **kwargs: Any) -> Any:
+        said, _ = super().env_response(messages, state)
+        if said[0]["content"] == "yes":
+            state["final_env_response"] = said
+        return said
+
+
+@pytest.mark.parametrize("kind", [Guess, NewGuess])
+def test_environments_that_answer(kind: type[SingleTurnEnv]) -> None:
+    """The conversation, its ends, and what the rubric is told of the state; checked beside verifiers 0.1.5, 0.1.9 and 0.3.1."""
+
+    async def tries(state: dict[str, Any], completion: Any) -> float:
+        assert len(state["trajectory"]) == state["turn"] == sum(m["role"] == "assistant" for m in completion)
+        return float(len(state["guesses"])) + (completion[-1]["content"] == "yes")
+
+    found = from_verifiers.opened(kind(ROWS, Rubric([tries], [1.0]), max_turns=3))
+    assert found.options == {"max_turns": 3} and not found.tools
+    assert found.environment is not None and found.environment.__name__ == f"{kind.__name__} (verifiers)"  # type: ignore[attr-defined]
+    task = bound(real.tokenizer(), found.rows, environment_factory=found.environment, **found.options)
+    prompt = next(p for p in task.prompts("train", 8, 0) if p.row["answer"] == "4")
+    _, _, info = converse(task, prompt, ["3", "4"])
+    assert [m["content"] for m in info["completion"]] == ["3", "no", "4", "yes"]
+    lost = converse(task, prompt, ["1", "2", "3"])[2]
+    judge = FunctionJudge.of(found.reward, found.weights)
+    games = [Trajectory("p", 0, np.arange(2), np.arange(2) > 0, np.zeros(2, np.float32), 0, Finish.STOP, i) for i in (info, lost)]
+    assert [s.value for s in judge.score(games)] == [3.0, 2.0 if kind is NewGuess else 3.0], "the new one was not asked at last"
 
 
 @pytest.mark.slow

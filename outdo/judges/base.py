@@ -53,8 +53,10 @@ class Judge(ABC):
 
 
 def unjudgeable(t: Trajectory, *facts: str) -> Score | None:
-    """`Score(None, reason)` if the episode broke or its info lacks one of the facts, else None: go on and judge it."""
+    """`Score(None, reason)` if the episode or its environment broke, or its info lacks one of the facts; else None: judge it."""
     if t.finish == Finish.ERROR:
         return Score(None, "the episode broke")
+    if error := t.info.get("environment_error"):
+        return Score(None, f"the environment broke: {error}")
     missing = [name for name in facts if t.info.get(name) is None]
     return Score(None, f"the task reports no {', '.join(missing)}") if missing else None

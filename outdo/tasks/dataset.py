@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo import plugins, randomness
+from outdo import from_openrlhf, plugins, randomness
 from outdo.errors import UserError, check
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
@@ -43,7 +43,7 @@ class Dataset(TextTask):
         heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
         # A class with reset(**row) and typed methods as tools, "my_games.py:Wordle"; or several by name, of which each row's
-        # column `environment` says its own.
+        # column `environment` says its own; or a class of `Partner`, or an agent of OpenRLHF, who answer in their own words.
         environment: str | dict[str, str] | None = None
         max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
         max_tool_tokens: int = Field(default=256, ge=1)  # longer results are cut
@@ -60,7 +60,8 @@ class Dataset(TextTask):
         environment = c.environment or environment_factory
         self._by_name = isinstance(environment, Mapping)  # rows choose their environment
         several = environment if isinstance(environment, Mapping) else {"": environment} if environment else {}
-        self._factories: dict[str, Any] = {n: plugins.load(f) if isinstance(f, str) else f for n, f in several.items()}
+        found = {n: plugins.load(f) if isinstance(f, str) else f for n, f in several.items()}
+        self._factories: dict[str, Any] = {n: from_openrlhf.adapted(f) for n, f in found.items()}
         if self._tools or self._factories:
             self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
         self._described = {n: tooling.schemas({**self._tools, **tooling.methods(f())}) for n, f in self._factories.items()}

@@ -1,4 +1,5 @@
-"""Turns in which the model calls tools: Python callables, or the methods of an environment object (TRL's environment_factory).
+"""Turns in which the model calls tools: Python callables, or the methods of an environment object (TRL's environment_factory);
+or in which a partner answers it.
 
 A call is what Hermes and Qwen templates teach, <tool_call>{"name": ..., "arguments": {...}}</tool_call>; its result comes back as
 a message of the role `tool`, in the tokens that the chat template writes for it. Those tokens are observations: they never train.
@@ -6,7 +7,6 @@ a message of the role `tool`, in the tokens that the chat template writes for it
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import re
@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
 from outdo.errors import UserError, check
+from outdo.tasks.text import partners
+from outdo.tasks.text.partners import Partner
 from outdo.text import chat
 from outdo.text.chat import Messages
 from outdo.types import BoolArray, IntArray, Prompt
@@ -48,7 +50,9 @@ def schemas(tools: Mapping[str, Tool]) -> list[dict[str, Any]]:
 
 
 def methods(environment: Any) -> dict[str, Tool]:
-    """The public methods of an environment object, which are its tools."""
+    """The public methods of an environment object, which are its tools. A partner has none."""
+    if isinstance(environment, Partner):
+        return {}
     found = inspect.getmembers(environment, inspect.ismethod)
     return {name: method for name, method in found if not name.startswith("_") and name not in _RESERVED}
 
@@ -79,7 +83,10 @@ def calls(text: str) -> list[tuple[str, dict[str, Any]] | str]:
 
 
 class Conversations:
-    """Many conversations with tools (see `Episodes`). One is over when a reply calls nothing, is cut, or was the last allowed."""
+    """Many conversations with tools or partners (see `Episodes`).
+
+    One is over when a reply calls nothing, is cut, or was the last allowed.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], tools: Mapping[str, Tool],
                  environments: Sequence[Any], stop_ids: Sequence[int], max_turns: int, max_tool_tokens: int) -> None:
@@ -91,6 +98,7 @@ class Conversations:
         self.messages: list[Messages] = [[] for _ in prompts]
         self.turns, self.errors = np.zeros(len(prompts), np.int64), np.zeros(len(prompts), np.int64)
         self._rewards: dict[int, float | None] = {}
+        self._broken: dict[int, str] = {}
 
     def step(self, rows_R: IntArray, replies_RN: IntArray) -> tuple[IntArray, BoolArray]:
         """See `Episodes.step`: run the calls, answer with their results."""
@@ -99,20 +107,54 @@ class Conversations:
         for i, (row, reply) in enumerate(zip(rows_R.tolist(), replies_RN, strict=True)):
             tokens = reply[reply >= 0]
             text = chat.decode(self.tokenizer, tokens)
-            found = calls(text)
+            environment = self.environments[row] if self.environments else None
+            partner = environment if isinstance(environment, Partner) else None
+            found = [] if partner else calls(text)
             self.turns[row] += 1
             self.messages[row].append(_said(text, found))
             whole = len(tokens) > 0 and tokens[-1] in self.stop_ids
-            answers = [self._answer(row, call) for call in found] if whole else []
-            self.messages[row] += answers
-            over = bool(self.environments) and getattr(self.environments[row], "done", False) is True
-            done[i] = not answers or over or self.turns[row] >= self.max_turns
-            described = self.described[row if self.environments else 0]
-            observed.append(chat.between_turns(self.tokenizer, answers, described) if answers else np.zeros(0, np.int64))
+            answers: list[dict[str, Any]] | str = ""
+            if partner:
+                answers = self._respond(row, partner, tokens)
+            elif whole:
+                answers = [self._answer(row, call) for call in found]
+            self.messages[row] += [{"role": "user", "content": answers}] if answers and isinstance(answers, str) else answers
+            over = getattr(environment, "done", False) is True
+            done[i] = not answers or not whole or over or self.turns[row] >= self.max_turns
+            observed.append(np.zeros(0, np.int64) if not answers else self._observed(row, answers))
         out = np.full((len(rows_R), max(map(len, observed), default=0)), -1, np.int64)
         for i, o in enumerate(observed):
             out[i, : len(o)] = o
         return out, done
+
+    def _observed(self, row: int, answers: list[dict[str, Any]] | str) -> IntArray:
+        """The tokens of answers: text as it is, messages as the chat template writes them."""
+        if isinstance(answers, str):
+            return chat.encode(self.tokenizer, answers)
+        return chat.between_turns(self.tokenizer, answers, self.described[row if self.environments else 0])
+
+    def _respond(self, row: int, partner: Partner, reply: IntArray) -> list[dict[str, Any]] | str:
+        """What the partner says to the conversation, messages cut at max_tool_tokens each. One that raises ends it."""
+        if partner.verbatim:
+            said = str(self.tokenizer.decode(reply.tolist(), clean_up_tokenization_spaces=False))
+        else:
+            said = chat.decode(self.tokenizer, reply)
+        conversation = [*self.prompts[row].row["prompt"], *self.messages[row][:-1], {"role": "assistant", "content": said}]
+        try:
+            answers = partners.answer(partner, conversation)
+            if isinstance(answers, str):
+                n = len(chat.encode(self.tokenizer, answers))
+                check(n <= self.max_tool_tokens, f"it said {n} tokens at once; raise max_tool_tokens = {self.max_tool_tokens}")
+                return answers
+            return [{**m, "content": self._short(m["content"])} for m in answers]
+        except Exception as e:
+            self.errors[row] += 1
+            self._broken[row] = f"{type(e).__name__}: {e}"
+            return ""
+
+    def _short(self, content: str) -> str:
+        ids = chat.encode(self.tokenizer, content)
+        return content if len(ids) <= self.max_tool_tokens else chat.decode(self.tokenizer, ids[: self.max_tool_tokens])
 
     def _answer(self, row: int, call: tuple[str, dict[str, Any]] | str) -> dict[str, Any]:
         """The tool message for a call. A tool that raises answers with the error: the policy has to live with it."""
@@ -123,15 +165,12 @@ class Conversations:
             if tool is None:
                 raise UserError(f"no tool is called {name!r}; there is {', '.join(self.tools[row])}")
             result = tool(**call[1])  # type: ignore[arg-type]
-            result = asyncio.run(result) if inspect.iscoroutine(result) else result
+            result = partners.awaited(result)
             content = json.dumps(result, default=str) if isinstance(result, dict | list | tuple) else str(result)
         except Exception as e:
             self.errors[row] += 1
             content = f"Error: {e}" if isinstance(e, UserError) else f"Error: {type(e).__name__}: {e}"
-        ids = chat.encode(self.tokenizer, content)
-        if len(ids) > self.max_tool_tokens:
-            content = chat.decode(self.tokenizer, ids[: self.max_tool_tokens])
-        return {"role": "tool", "name": name, "content": content}
+        return {"role": "tool", "name": name, "content": self._short(content)}
 
     def info(self, row: int) -> dict[str, Any]:
         """The row's columns, the conversation after the prompt, turns, failed calls, and what the environment became."""
@@ -140,8 +179,10 @@ class Conversations:
                "tool_errors": int(self.errors[row])}
         if self.environments:
             environment = self.environments[row]
-            state = {k: v for k, v in vars(environment).items() if not k.startswith("_")}
+            state = environment.facts() if isinstance(environment, Partner) else partners.public(environment)
             out["environment_state"] = json.loads(json.dumps(state, default=str))
+            if row in self._broken:
+                out["environment_error"] = self._broken[row]
             if row not in self._rewards:
                 self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
             out["environment_reward"] = self._rewards[row]
@@ -153,6 +194,8 @@ def begin(factory: Callable[[], Any], row: Mapping[str, Any]) -> tuple[Any, str]
     try:
         environment = factory()
         said = environment.reset(**row)
+    except UserError:
+        raise
     except Exception as e:
         name = getattr(factory, "__name__", repr(factory))
         raise UserError(f"environment {name}: reset(**row) raised {type(e).__name__}: {e}; it must take the columns "
@@ -170,8 +213,7 @@ def _said(text: str, found: Sequence[tuple[str, dict[str, Any]] | str]) -> dict[
 
 def _reward(environment: Any) -> float | None:
     try:
-        value = environment.get_reward()
-        value = float(asyncio.run(value) if inspect.iscoroutine(value) else value)
+        value = float(partners.awaited(environment.get_reward()))
         return value if np.isfinite(value) else None
     except Exception:
         return None  # the judge could not say
