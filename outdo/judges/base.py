@@ -47,6 +47,10 @@ class Judge(ABC):
         """Arithmetic since the last call, beside flops_per_call: of judges whose cost depends on what they read."""
         return 0.0
 
+    def memory_bytes(self) -> float:
+        """What it holds in memory between calls, if that is much: the weights of models."""
+        return 0.0
+
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """One score per trajectory, in order."""

@@ -78,6 +78,10 @@ class FunctionJudge(Judge):
         """See `Judge.spent_flops`."""
         return sum(r.spent_flops() for r in self.rewards if isinstance(r, Judge))
 
+    def memory_bytes(self) -> float:
+        """See `Judge.memory_bytes`."""
+        return sum(r.memory_bytes() for r in self.rewards if isinstance(r, Judge))
+
     def logged(self) -> dict[str, float]:
         """Means of what functions gave to log_metric since the last call, and of functions that weigh nothing."""
         out = {name: sum(values) / len(values) for name, values in self._metrics.items()}

@@ -67,6 +67,11 @@ class RewardModel(Judge):
         spent, self._flops = self._flops, 0.0
         return spent
 
+    def memory_bytes(self) -> float:
+        """See `Judge.memory_bytes`."""
+        weights = self._model.parameters() if self._model is not None else ()
+        return float(sum(p.numel() * p.element_size() for p in weights))
+
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """See `Judge.score`. Raises UserError for a checkpoint that is no reward model."""
         tokenizer = self.tokenizer

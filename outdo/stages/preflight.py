@@ -124,7 +124,8 @@ def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
     at_once = min(config.optimizer.micro_tokens, rows * longest)
     products = 2.0 * at_once * c.layer_weights / c.hidden_size * size  # what goes into and comes out of every matrix
     logits = 3.0 * at_once * own * c.vocab_size * 4  # with their softmax and gradient
-    return {"weights": float(everything * (4 + size)), "optimizer": 12.0 * trains,
+    judge = loop.judge.memory_bytes()
+    return {"weights": float(everything * (4 + size)), "optimizer": 12.0 * trains, **({"judge": judge} if judge else {}),
             "cache": 2.0 * rows * longest * c.num_hidden_layers * heads * c.head_dim * size, "activations": products + logits}
 
 

@@ -139,6 +139,7 @@ def test_among_functions() -> None:
         assert values(judge, batch) == pytest.approx((2 * right - want / 2).tolist(), abs=1e-5)
         assert f"exact (TRL, weight 2) + {Path(path).name} (reward model, weight -0.5)" in judge.describe()
         assert judge.spent_flops() > 0 == judge.spent_flops()
+        assert judge.memory_bytes() == 4 * reward_models.model().num_parameters(), "what the pre-flight counts"
     both = FunctionJudge.of([exact, make(max_tokens=20)]).score([reply("4"), reply("long " * 30)])
     assert both[0].value is not None and both[1].value is None and "reads 1 to 20 tokens" in both[1].reason
     recipe = plugins.make("judges", Plugin(name="function", functions=[f"{__file__}:exact", path]), Judge)  # type: ignore[type-abstract]
