@@ -1,7 +1,7 @@
 """Environments of verifiers, told by what they are made of: the package itself is not needed.
 
-Legacy environments (load_environment() -> SingleTurnEnv, ToolEnv, MultiTurnEnv) give their dataset, their rubric, and their Python
-tools or their answers (`env_response`). v1 tasksets give the data of their tasks, and the methods that `@vf.reward` and
+Legacy environments (load_environment() -> SingleTurnEnv, ToolEnv, MultiTurnEnv) give their dataset, their rubric, and their
+Python tools or their answers (`env_response`). v1 tasksets give the data of their tasks, and the methods that `@vf.reward` and
 `@vf.metric` mark, called with a stand-in for the trace. What takes sandboxes, tool servers or other agents is refused by name.
 """
 
