@@ -177,11 +177,13 @@ class Dataset(TextTask):
         return pool[_order(len(pool), randomness.key(seed, split, number // len(pool)))[number % len(pool)]]
 
     def describe(self) -> str:
-        """What each split holds, as far as it has been used."""
+        """What each split holds, as far as it has been used, and which environments answer."""
         limit = f"longer than {self.config.max_prompt_tokens} tokens dropped"
         parts = [f"{split} {total - dropped} prompts" + (f" ({dropped} {limit})" if dropped else "")
                  for split, (dropped, total) in self._dropped.items()]
-        return f"{self.config.data or 'rows'}: {', '.join(parts)}" if parts else ""
+        kinds = [getattr(f, "__name__", type(f).__name__) for f in self._factories.values()]
+        answering = f"; environment {', '.join(kinds)}" if kinds else ""
+        return f"{self.config.data or 'rows'}: {', '.join(parts)}{answering}" if parts else ""
 
 
 @functools.lru_cache(8)

@@ -119,6 +119,7 @@ def test_openrlhf_agents(tokenizer: PreTrainedTokenizerBase) -> None:
     assert info["environment_state"] == {"reward": 0.75, "scores": 1.0, "extra_logs": {"turns": 2.0}, "done": True}
     (score,) = FunctionJudge.of([rewards.environment_reward]).score([ended(info)])
     assert score.value == 0.75, "the steps' rewards add up"
+    assert task.describe().endswith("; environment AgentInstance (OpenRLHF agent)"), "what it was taken for is said"
     assert with_own(None, [], AgentInstance) == (["outdo.rewards:environment_reward"], [1.0]), "it judges without being told"
 
 
