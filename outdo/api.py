@@ -43,8 +43,8 @@ def reinforce(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
     gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None,
     rollout_func: Tool | None = None, system: str | None = None, max_prompt_tokens: int | None = None,
-    max_new_tokens: int | None = None, steps: int | None = None, flops: float | None = None, prompts: int = 8,
-    group_size: int = 8, temperature: float = 1.0,
+    max_new_tokens: int | None = None, max_turns: int | None = None, max_tool_tokens: int | None = None,
+    steps: int | None = None, flops: float | None = None, prompts: int = 8, group_size: int = 8, temperature: float = 1.0,
     algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
     name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, force: bool = False,
@@ -52,15 +52,16 @@ def reinforce(
 ) -> Result:  # fmt: skip
     """Reinforce what `reward` pays for: `run = outdo.reinforce("smollm2", rows, my_reward); run.save("my-doer")`.
 
-    dataset: rows with prompts, of which some are held out to measure with; or a task. reward: as TRL, verl, verifiers or OpenRLHF
-    users wrote it; None: the task's own judge. gold: measures, never trains; None: the task's judge, for rows the reward.
-    tools, environment_factory, rollout_func: as in TRL. A step takes `prompts` x `group_size` samples. learning_rate: None is
-    2e-5, 2e-4 with LoRA. lora: True, a rank, or the recipe's table. eval_prompts: None is at most 100. resume: the folder of an
-    interrupted run, with otherwise the same arguments. force: train also where the pre-flight finds nothing to learn from.
-    recipe_overrides: keys of the stage or of the recipe. Raises UserError.
+    dataset: rows with prompts, of which some are held out to measure with; or a task. reward: as TRL, verl, verifiers or
+    OpenRLHF users wrote it; None: the task's own judge. gold: measures, never trains; None: the task's judge, for rows the
+    reward. tools, environment_factory, rollout_func: as in TRL; max_turns and max_tool_tokens bound a conversation. A step
+    takes `prompts` x `group_size` samples. learning_rate: None is 2e-5, 2e-4 with LoRA. lora: True, a rank, or the recipe's
+    table. eval_prompts: None is at most 100. resume: the folder of an interrupted run, with otherwise the same arguments.
+    force: train also where the pre-flight finds nothing to learn from. recipe_overrides: keys of the stage or of the recipe.
+    Raises UserError.
     """
     dataset, reward, reward_weights, tools, environment, more = unpacked(dataset, reward, reward_weights, tools,
-                                                                         environment_factory)
+                                                                         environment_factory, max_turns, max_tool_tokens)
     reward, reward_weights = with_own(reward, reward_weights, environment)
     table, task, python = _task(dataset, tools, environment, system=system, max_prompt_tokens=max_prompt_tokens,
                                 max_new_tokens=max_new_tokens, **more)
@@ -112,7 +113,8 @@ def pretrain(
 def evaluate(
     model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
     tools: Sequence[Tool] = (), environment_factory: Environments | None = None, system: str | None = None,
-    max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, prompts: int | None = None,
+    max_prompt_tokens: int | None = None, max_new_tokens: int | None = None, max_turns: int | None = None,
+    max_tool_tokens: int | None = None, prompts: int | None = None,
     decode: Sequence[str] = ("sampled", "greedy"), opponents: Sequence[str] = (), seed: int = 0, quiet: bool = False,
     **recipe_overrides: Any,
 ) -> Measured:  # fmt: skip
@@ -121,7 +123,7 @@ def evaluate(
     prompts: how many; None is at most 100. One record for each opponent and way of decoding. Raises UserError.
     """
     dataset, reward, reward_weights, tools, environment, more = unpacked(dataset, reward, reward_weights, tools,
-                                                                         environment_factory)
+                                                                         environment_factory, max_turns, max_tool_tokens)
     reward, reward_weights = with_own(reward, reward_weights, environment)
     check(not isinstance(model, Mapping), "evaluate takes a checkpoint or a run; sizes alone have learned nothing")
     check(all(d in reopen.DECODES for d in decode), f"decode = {decode!r}: there is {', '.join(reopen.DECODES)}")

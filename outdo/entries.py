@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from outdo import fetch, from_openrlhf, from_verifiers, plugins
+from outdo.errors import check
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
 
@@ -18,15 +19,19 @@ Environments = Tool | Mapping[str, Tool]  # one for all rows, or several by name
 
 
 def unpacked(dataset: Any, reward: Reward | None, weights: Sequence[float], tools: Sequence[Tool],
-             environment: Environments | None) -> tuple[Any, Reward | None, Sequence[float], Sequence[Tool],
-                                                        Environments | None, dict[str, Any]]:  # fmt: skip
-    """Rows, rewards, tools and answers of an environment of verifiers; all else as it is. A reward of one's own goes first."""
+             environment: Environments | None, max_turns: int | None = None, max_tool_tokens: int | None = None,
+             ) -> tuple[Any, Reward | None, Sequence[float], Sequence[Tool], Environments | None, dict[str, Any]]:  # fmt: skip
+    """Rows, rewards, tools and answers of an environment of verifiers; all else as it is. What one gives oneself goes first."""
+    limits = {k: v for k, v in (("max_turns", max_turns), ("max_tool_tokens", max_tool_tokens)) if v is not None}
     if not from_verifiers.is_one(dataset):
-        return dataset, reward, weights, tools, environment, {}
+        return dataset, reward, weights, tools, environment, limits
     found = from_verifiers.opened(dataset)
     if reward is None:
         reward, weights = found.reward, found.weights
-    return found.rows, reward, weights, [*tools, *found.tools], environment or found.environment, found.options
+    options = {**found.options, **limits}
+    check(found.environment is None or "max_turns" in options, f"verifiers environment {type(dataset).__name__} sets no limit "
+          "to its turns, and a context has one; give max_turns = how many replies")
+    return found.rows, reward, weights, [*tools, *found.tools], environment or found.environment, options
 
 
 def environments(environment: Environments | None) -> list[Tool]:

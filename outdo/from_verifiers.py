@@ -7,6 +7,7 @@ Python tools or their answers (`env_response`). v1 tasksets give the data of the
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,9 @@ from outdo.tasks.text.partners import Partner
 from outdo.text.chat import Messages
 
 _OWN_STATE = ("input", "prompt", "completion", "responses", "timing")  # of a conversation's state, known otherwise or of no use
+_OF_STEPS = ("response", "tokens", "reward", "advantage")  # of a turn, as far as the environment does not set them
+_PLAIN = ("SingleTurnEnv", "ToolEnv", "MultiTurnEnv")  # whose own methods do nothing else than outdo
+_WHOLE = ("get_prompt_messages", "add_model_response", "add_trajectory_step", "render_completion", "rollout")
 _HIDDEN = ("system_prompt", "timeout", "resources", "network_allow", "network_block", "artifacts", "image", "workdir")
 
 
@@ -59,20 +63,29 @@ def _is_taskset(what: Any) -> bool:
 def _legacy(env: Any) -> Opened:
     name, tools = type(env).__name__, list(getattr(env, "tools", None) or [])
     turns = getattr(env, "max_turns", -1)
-    whose = next((k.__name__ for k in type(env).__mro__ if "env_response" in vars(k)), "SingleTurnEnv")
-    partner = None if whose in ("SingleTurnEnv", "ToolEnv", "MultiTurnEnv") else env
-    check(not (partner and tools), f"verifiers environment {name} has tools and an env_response of its own, which reads calls as "
+    speaks = _defines(env, "env_response") not in (None, *_PLAIN)
+    check(not (speaks and tools), f"verifiers environment {name} has tools and an env_response of its own, which reads calls as "
           "an API gives them; give its tools, or write it as an environment_factory")
-    check(whose != "MultiTurnEnv", f"verifiers environment {name} has no env_response, so nobody answers")
+    check(_defines(env, "env_response") != "MultiTurnEnv", f"verifiers environment {name} has no env_response, so nobody answers")
+    own = [m for m in _WHOLE if _defines(env, m) not in (None, "Environment", *_PLAIN)]
+    several = any(_defines(e, "env_response") not in (None, *_PLAIN) for e in getattr(env, "envs", ()))
+    check(not own and not several and getattr(env, "message_type", "chat") == "chat",
+          f"verifiers environment {name} " + (f"has its own {', '.join(own)}" if own else "groups some that answer" if several
+          else "completes plain text") + "; outdo runs chats of one environment, message after message")
     dataset: Any = env.get_dataset() if hasattr(env, "get_dataset") else env.dataset
     dataset = dataset if dataset is not None else getattr(env, "eval_dataset", None)
     check(dataset is not None, f"verifiers environment {name} has no dataset")
     rows = [{**row, "info": _parsed(row["info"])} if "info" in row else dict(row) for row in dataset]
     answers: Callable[[], Any] | None = None
-    if partner is not None:
+    if speaks:
         answers = partial(Answers, env)
         answers.__name__ = f"{name} (verifiers)"  # type: ignore[attr-defined]
     return Opened(rows, [env.rubric], [1.0], tools, answers, {"max_turns": turns} if (tools or answers) and turns > 0 else {})
+
+
+def _defines(env: Any, method: str) -> str | None:
+    """The name of the class that a method comes from."""
+    return next((k.__name__ for k in type(env).__mro__ if method in vars(k)), None)
 
 
 class Message(dict[str, Any]):
@@ -92,49 +105,61 @@ class Answers(Partner):
     """
 
     def __init__(self, env: Any) -> None:
-        self._env, self._state = env, dict[str, Any]()
+        self._env, self._state, self._turns = env, dict[str, Any](), 0
+        complete = getattr(env, "is_completed", None)
+        self._complete = complete if complete and "messages" in inspect.signature(complete).parameters else None  # until 0.1.7
+        stops = [m for _, m in inspect.getmembers(env, inspect.ismethod) if getattr(m, "stop", False)]
+        self._stops = sorted(stops, key=lambda m: (-getattr(m, "stop_priority", 0), m.__name__))
 
     def reset(self, **row: Any) -> None:
         """See `Partner.reset`. The state is set up with the first reply."""
+        row = copy.deepcopy(row)  # the other samples of the prompt begin with the same one
         columns = {k: row.get(k, default) for k, default in (("answer", ""), ("task", "default"), ("info", {}))}
         self._state = {**columns, "input": row, "example_id": row.get("example_id", 0), "completion": [], "responses": [],
-                       "trajectory": [], "turn": 0, "timing": SimpleNamespace(), "error": None, "final_env_response": None}
+                       "trajectory": [], "timing": SimpleNamespace(), "error": None, "final_env_response": None,
+                       "is_completed": False, "is_truncated": False, "stop_condition": None}
+        if self._complete:
+            self._state["turn"] = 0
 
     def respond(self, messages: Messages) -> Any:
-        """See `Partner.respond`."""
+        """See `Partner.respond`. Raises what the environment raises, or keeps as the state's error."""
         return self._respond([Message(m) for m in messages])
 
     async def _respond(self, messages: list[Message]) -> Any:
-        state = self._state
-        if not state["turn"]:
-            state["prompt"] = messages[:-1]
-            state = (await _maybe(self._env.setup_state(state)) if hasattr(self._env, "setup_state") else None) or state
-        state["turn"] += 1
+        if not self._turns:
+            prompt = self._state["prompt"] = messages[:-1]
+            setup = getattr(self._env, "setup_state", None)
+            self._state = (await _maybe(setup(self._state)) if setup else None) or self._state
+            check(self._state["prompt"] == prompt, "setup_state changes the prompt; put the words into the data")
+        state, self._turns = self._state, self._turns + 1
+        if self._complete:
+            state["turn"] += 1
         state["completion"] = messages[len(state["prompt"]) :]
-        state["trajectory"].append({"prompt": messages[:-1], "completion": messages[-1:]})
-        self._state = state
+        state["trajectory"].append({"prompt": messages[:-1], "completion": messages[-1:], **dict.fromkeys(_OF_STEPS),
+                                    "is_truncated": False, "trajectory_id": "", "extras": {}})
         self.done = await self._over(messages)
-        if self.done:
-            return None
-        given = await _maybe(self._env.env_response(messages, state))
+        given = None if self.done else await _maybe(self._env.env_response(messages, state))
         if isinstance(given, tuple):  # until 0.1.7, which also asks again at once
             given, self._state = given
             self.done = await self._over([*messages, *map(Message, given)])
+        check(not self._state.get("error"), str(self._state.get("error")))
         final = self._state.get("final_env_response")
         self.done = self.done or final is not None
         return given if final is None else final
 
     async def _over(self, messages: list[Message]) -> bool:
-        complete = getattr(self._env, "is_completed", None)
-        if complete is None or "messages" in inspect.signature(complete).parameters:
-            return complete is not None and bool(await _maybe(complete(messages, self._state)))
-        stops = [m for _, m in inspect.getmembers(self._env, inspect.ismethod) if getattr(m, "stop", False)]
-        return any([bool(await _maybe(stop(self._state))) for stop in stops])
+        if self._complete:
+            return bool(await _maybe(self._complete(messages, self._state)))
+        for stop in self._stops:
+            if await _maybe(stop(self._state)):
+                self._state |= {"is_completed": True, "stop_condition": stop.__name__}
+                return True
+        return False
 
     def facts(self) -> dict[str, Any]:
         """See `Partner.facts`."""
-        said = [{"completion": step["completion"]} for step in self._state["trajectory"]]
-        return {**{k: v for k, v in self._state.items() if k not in _OWN_STATE}, "trajectory": said}
+        steps = [{k: v for k, v in s.items() if k != "prompt"} if isinstance(s, dict) else s for s in self._state["trajectory"]]
+        return {**{k: v for k, v in self._state.items() if k not in _OWN_STATE}, "trajectory": steps}
 
 
 async def _maybe(value: Any) -> Any:

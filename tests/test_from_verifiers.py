@@ -7,7 +7,7 @@ The stand-ins hold what verifiers 0.1.5 (legacy) and 0.4.0 (v1) have under these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +27,15 @@ from outdo.types import Finish, Trajectory
 def replied(row: dict[str, Any], words: str) -> Trajectory:
     said = {**row, "completion": [{"role": "assistant", "content": words}]}
     return Trajectory("p/0", 0, np.arange(4), np.arange(4) > 1, np.zeros(4, np.float32), 0, Finish.STOP, said)
+
+
+def mark(attribute: str, **more: Any) -> Callable[[Any], Any]:
+    def decorate(f: Any) -> Any:
+        for name, value in {attribute: True, **more}.items():
+            setattr(f, name, value)
+        return f
+
+    return decorate
 
 
 # --- legacy ----------------------------------------------------------------------------------------------------------
@@ -116,7 +125,7 @@ class Guess(SingleTurnEnv):
 
     def env_response(self, messages: Any, state: dict[str, Any], **kwargs: Any) -> Any:
         assert messages[-1]["content"] == messages[-1].content, "newer ones read attributes"
-        assert [m["role"] for m in state["completion"]] == ["assistant", "user"] * (state["turn"] - 1) + ["assistant"]
+        assert [m["role"] for m in state["completion"]] == ["assistant", "user"] * (len(state["trajectory"]) - 1) + ["assistant"]
         state["guesses"].append(messages[-1]["content"])
         return [{"role": "user", "content": "no" if state["guesses"][-1] != state["answer"] else "yes"}], state
 
@@ -147,7 +156,9 @@ def test_environments_that_answer(kind: type[SingleTurnEnv]) -> None:
     """The conversation, its ends, and what the rubric is told of the state; checked beside verifiers 0.1.5, 0.1.9 and 0.3.1."""
 
     async def tries(state: dict[str, Any], completion: Any) -> float:
-        assert len(state["trajectory"]) == state["turn"] == sum(m["role"] == "assistant" for m in completion)
+        n = len(state["trajectory"])
+        assert n == sum(m["role"] == "assistant" for m in completion) == state.get("turn", n)
+        assert [step["extras"] for step in state["trajectory"]] == [{}] * len(state["trajectory"])
         return float(len(state["guesses"])) + (completion[-1]["content"] == "yes")
 
     found = from_verifiers.opened(kind(ROWS, Rubric([tries], [1.0]), max_turns=3))
@@ -174,16 +185,90 @@ def test_measured_with_its_own_rubric() -> None:
     assert set(other["items"]) == {7.0}, "a reward that is given goes first"
 
 
+def play(env: Any, replies: Sequence[str], row: int = 2) -> dict[str, Any]:
+    """What became of a conversation in which the policy says this, and the environment's own functions' score of it."""
+    found = from_verifiers.opened(env)
+    task = bound(real.tokenizer(), found.rows, environment_factory=found.environment, **{"max_turns": 4, **found.options})
+    prompt = next(p for p in task.prompts("train", 8, 0) if p.row["answer"] == str(2 * row))
+    _, _, info = converse(task, prompt, replies)
+    over = Trajectory("p", 0, np.arange(2), np.arange(2) > 0, np.zeros(2, np.float32), 0, Finish.STOP, info)
+    (score,) = FunctionJudge.of(found.reward, found.weights).score([over])
+    return {**info, "score": score}
+
+
+class Asks(SingleTurnEnv):
+    """Answers once, and keeps what a test gives it to keep."""
+
+    def __init__(self, keep: Callable[[dict[str, Any]], Any], paid: Callable[..., float] | None = None) -> None:
+        super().__init__(ROWS, Rubric([paid or (lambda state, **kwargs: 1.0)], [1.0]), max_turns=2)
+        self.keep = keep
+
+    async def env_response(self, messages: Any, state: dict[str, Any], **kwargs: Any) -> Any:
+        self.keep(state)
+        state["final_env_response"] = [{"role": "user", "content": "Thanks."}]
+        return []
+
+
+def test_what_an_environment_keeps_reaches_its_rubric() -> None:
+    def steps(state: dict[str, Any], **kwargs: Any) -> float:
+        return sum(step.get("reward") or 0.0 for step in state["trajectory"])
+
+    def told(info: dict[str, Any], answer: str, state: dict[str, Any], **kwargs: Any) -> float:
+        return float(info.get("found", 0)) + (answer == state["answer"] == "secret") + len(state["seen"])
+
+    assert play(Asks(lambda state: state["trajectory"][-1].update(reward=0.25), steps), ["4"])["score"].value == 0.25
+
+    def keep(state: dict[str, Any]) -> None:
+        state["info"]["found"] = state["info"].get("found", 0) + 1
+        state |= {"answer": "secret", "seen": set(), "board": {(0, 0): "X"}}
+
+    for _ in range(2):  # a sibling of the same row: nothing is left of the first
+        assert play(Asks(keep, told), ["4"])["score"].value == 2.0
+    assert "found" not in ROWS[2]["info"]
+
+
+def test_stops_are_asked_by_priority_until_one_holds() -> None:
+    def stop(priority: int, holds: bool) -> Callable[..., Any]:
+        async def condition(self: Any, state: dict[str, Any]) -> bool:
+            state.setdefault("asked", []).append(priority)
+            return holds
+
+        return mark("stop", stop_priority=priority)(condition)
+
+    conditions = {"a": stop(0, True), "b": stop(5, True), "c": stop(9, False), "is_completed": None}
+    env = type("Stops", (Asks,), conditions)
+    info = play(env(lambda state: None, lambda state, **kwargs: float(state["stop_condition"] == "condition")), ["4"])
+    assert info["environment_state"]["asked"] == [9, 5] and info["score"].value == 1.0 and len(info["completion"]) == 1
+
+
+def test_environments_that_break_have_no_score() -> None:
+    class Changes(Asks):
+        def setup_state(self, state: dict[str, Any]) -> None:
+            state["prompt"] = [{"role": "user", "content": "Something else?"}]
+
+    for env, why in ((Asks(lambda state: state.update(error="no sandbox")), "no sandbox"),
+                     (Asks(lambda state: state["nothing"]), "KeyError: 'nothing'"),
+                     (Changes(lambda state: None), "setup_state changes the prompt")):  # fmt: skip
+        score = play(env, ["4"])["score"]
+        assert score.value is None and f"the environment broke: {why}" in score.reason
+
+
+def test_environments_with_a_loop_of_their_own() -> None:
+    looping = type("Looping", (Asks,), {"rollout": lambda self: None})(lambda state: None)
+    plain = Asks(lambda state: None)
+    plain.message_type = "completion"
+    group = SingleTurnEnv(ROWS, Rubric([], []))
+    group.envs = [Asks(lambda state: None)]
+    for env, why in ((looping, "Looping has its own rollout"), (plain, "completes plain text"), (group, "groups some that")):
+        with pytest.raises(UserError, match=why):
+            from_verifiers.opened(env)
+    endless = Asks(lambda state: None)
+    endless.max_turns = -1
+    with pytest.raises(UserError, match="environment Asks sets no limit to its turns, and a context has one; give max_turns"):
+        outdo.evaluate("smollm2", endless, quiet=True)
+
+
 # --- v1 --------------------------------------------------------------------------------------------------------------
-
-
-def mark(attribute: str, **more: Any) -> Callable[[Any], Any]:
-    def decorate(f: Any) -> Any:
-        for name, value in {attribute: True, **more}.items():
-            setattr(f, name, value)
-        return f
-
-    return decorate
 
 
 @dataclass

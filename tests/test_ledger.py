@@ -152,5 +152,7 @@ def test_updates_are_measured_by_the_cores_that_they_had() -> None:
     bill = {"update_s": 10.0, "update_cpu_s": 6.0, "threads": 1}
     assert update_core_seconds(bill, {"device": "cpu", "threads": 2}) == 6.0
     assert update_core_seconds(bill, {"device": "cuda", "threads": 2}) == 10.0, "a GPU is not the processor"
+    began = {"what": "train", "wall_s": 2.0, "cpu_s": 2.0, "peak_rss_bytes": 1, "update_s": 1.0, "threads": 2}
+    assert summarise([began, {**began, "update_cpu_s": 1.5}])["update_cpu_s"] == 3.5, "begun before, resumed after"
     old = {"update_s": 10.0, "threads": 0}
     assert update_core_seconds(old, {"device": "cpu", "threads": 2}) == 20.0, "a run from before it was written down"

@@ -93,13 +93,14 @@ class FunctionJudge(Judge):
         check(bool(self.rewards), "judge function has no functions; set functions = ['my_rewards.py:reward']")
         scores = [unjudgeable(t, "prompt", "completion") for t in trajectories]
         able = [i for i, s in enumerate(scores) if s is None]
+        broken = [Broken(s.reason) for i, s in enumerate(scores) if s and trajectories[i].info.get("environment_error")]
         log, judged = Log(), [trajectories[i] for i in able]
         columns = [self._values(r, n, judged, log) for r, n in zip(self.rewards, self.names, strict=True)]
         extras = {k: v for k, v in log.columns.items() if len(v) == len(judged)}
         for at, i in enumerate(able):
             said = [f"{k}={_short(v[at])}" for k, v in extras.items()]
             scores[i] = self._sum([c[at] for c in columns], said)
-        self._check_share([self._broken(values) for values in zip(*columns, strict=True)])
+        self._check_share([*broken, *(self._broken(values) for values in zip(*columns, strict=True))])
         silent = {n: [v for v in c if isinstance(v, float)] for n, c, w in zip(self.names, columns, self.weights, strict=True)
                   if w == 0}
         for name, values in [*log.metrics.items(), *((n, v) for n, v in silent.items() if v)]:

@@ -20,6 +20,7 @@ from outdo import from_openrlhf, plugins, randomness
 from outdo.errors import UserError, check
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
+from outdo.tasks.text.partners import Partner
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
 from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none
@@ -64,6 +65,9 @@ class Dataset(TextTask):
         self._factories: dict[str, Any] = {n: from_openrlhf.adapted(f) for n, f in found.items()}
         if self._tools or self._factories:
             self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
+        answering = [n for n, f in self._factories.items() if isinstance(f(), Partner)]
+        check(not (answering and self._tools), "tools go with a policy that calls them, and a partner answers every reply "
+              "itself; give one or the other")
         self._described = {n: tooling.schemas({**self._tools, **tooling.methods(f())}) for n, f in self._factories.items()}
         if not self._factories:
             self._described[""] = tooling.schemas(self._tools)

@@ -5,6 +5,7 @@ Run: .venv/bin/python -m pytest tests/tasks/test_partners.py   (about 10 s on on
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -81,8 +82,61 @@ def test_who_cannot_answer_has_no_score(tokenizer: PreTrainedTokenizerBase) -> N
 
 def test_a_cut_reply_is_heard_and_the_last(tokenizer: PreTrainedTokenizerBase) -> None:
     task = bound(tokenizer, ROWS, environment_factory=Guess)
-    _, _, info = converse(task, task.prompts("train", 1, 0)[0], ["0"], stop=False)
+    ids, _, info = converse(task, task.prompts("train", 1, 0)[0], ["0"], stop=False)
     assert info["environment_state"]["guesses"] == [0] and info["turns"] == 1
+    assert tokenizer.decode(ids).endswith("assistant\n0"), "nothing follows, so that it counts as cut"
+
+
+def test_what_json_does_not_know(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Board(Partner):
+        def respond(self, messages: Messages) -> None:
+            self.found, self.empty = {"b", "a"}, set[str]()
+            self.board, self.at = {(0, 1): "X"}, np.arange(2)
+
+    class Ring(Partner):
+        def respond(self, messages: Messages) -> None:
+            self.ring = [self.done]
+            self.ring.append(self.ring)  # type: ignore[arg-type]
+
+    class Unpaid(Guess):
+        def get_reward(self) -> float:
+            return float("nan")
+
+    def told(kind: type[Partner]) -> dict[str, Any]:
+        task = bound(tokenizer, ROWS, environment_factory=kind)
+        prompt = next(p for p in task.prompts("train", 5, 0) if p.row["answer"] == 3)
+        return converse(task, prompt, ["3"])[2]
+
+    assert told(Board)["environment_state"] == {"found": ["a", "b"], "empty": [], "board": {"(0, 1)": "X"}, "at": [0, 1]}
+    assert "RecursionError" in told(Ring)["environment_error"]
+    assert told(Unpaid)["environment_error"] == "ValueError: get_reward() gave nan"
+
+
+def test_one_event_loop_for_all_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A client that a partner keeps lives as long as the conversation; and a notebook's own loop is not in the way."""
+    loops = []
+
+    class Kept(Partner):
+        async def respond(self, messages: Messages) -> list[dict[str, str]]:
+            loops.append(asyncio.get_running_loop())
+            return [{"role": "user", "content": "And?"}]
+
+    async def in_a_notebook() -> None:
+        task = bound(tokenizer, ROWS, environment_factory=Kept)
+        converse(task, task.prompts("train", 1, 0)[0], ["1", "2", "3"])
+
+    asyncio.run(in_a_notebook())
+    assert len(loops) == 3 and loops[0] is loops[1] is loops[2] and not loops[0].is_closed()
+
+
+def test_a_run_whose_environments_break_stops(tokenizer: PreTrainedTokenizerBase) -> None:
+    task = bound(tokenizer, ROWS, environment_factory=Guess)
+    _, _, broken = converse(task, task.prompts("train", 1, 0)[0], ["four"])
+    judge = FunctionJudge.of([lambda completions, **kwargs: [1.0] * len(completions)])
+    fine = {k: v for k, v in broken.items() if k != "environment_error"}
+    assert [s.value for s in judge.score([ended(broken)] * 4 + [ended(fine)] * 4)] == [None] * 4 + [1.0] * 4
+    with pytest.raises(UserError, match="could not score 5 of 8 samples; the first: the environment broke: ValueError"):
+        judge.score([ended(broken)] * 5 + [ended(fine)] * 3)
 
 
 # --- OpenRLHF --------------------------------------------------------------------------------------------------------
@@ -134,6 +188,8 @@ def test_agents_that_outdo_cannot_run(tokenizer: PreTrainedTokenizerBase) -> Non
 
     with pytest.raises(UserError, match=r"agent Opens: reset\(\) changes the prompt; put the words into the data"):
         bound(tokenizer, environment_factory=Opens).prompts("train", 1, 0)
+    with pytest.raises(UserError, match="a partner answers every reply itself; give one or the other"):
+        bound(tokenizer, tools=[rewards.per_group], environment_factory=Talks)
     task = bound(tokenizer, environment_factory=Talks, max_tool_tokens=10)
     _, _, info = converse(task, task.prompts("train", 1, 0)[0], ["41"])
     assert "it said" in info["environment_error"] and "raise max_tool_tokens = 10" in info["environment_error"]

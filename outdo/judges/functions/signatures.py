@@ -134,8 +134,10 @@ class Reward:
                     "extra_info": i.get("extra_info")}
         known = {"completion": i["completion"], "prompt": i["prompt"], "answer": answer, "info": i.get("info") or {},
                  "task": i.get("task", "default"), "parser": Parser(), **self.objects}
-        state = {**i, **(i.get("environment_state") or {}), **{k: v for k, v in known.items() if v is not ABSENT}}
-        return {**i, **known, "state": state}
+        kept = i.get("environment_state") or {}
+        if "trajectory" in kept:  # verifiers' own state, in which the environment may have changed what the row says
+            known |= {k: kept[k] for k in ("answer", "info", "task") if k in kept}
+        return {**i, **known, "state": {**i, **kept, **{k: v for k, v in known.items() if v is not ABSENT}}}
 
 
 def of_rubric(rubric: Any) -> list[tuple[Reward, float]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -44,8 +47,34 @@ def public(thing: Any) -> dict[str, Any]:
 
 
 def awaited(value: Any) -> Any:
-    """The value, or what the coroutine gives."""
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
+    """The value, or what the coroutine gives, on an event loop that all of them share: they may keep clients between turns.
+
+    In a thread of its own, for a notebook's has a loop already.
+    """
+    if not inspect.iscoroutine(value):
+        return value
+    return asyncio.run_coroutine_threadsafe(value, _loop(os.getpid())).result()
+
+
+@functools.cache
+def _loop(process: int) -> asyncio.AbstractEventLoop:
+    del process  # threads do not survive a fork
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True, name="partners").start()
+    return loop
+
+
+def plain(value: Any) -> Any:
+    """As JSON holds it: keys as text, sets as sorted lists, arrays as lists, all else that JSON does not know as text."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def answer(partner: Partner, messages: Messages) -> list[dict[str, Any]] | str:

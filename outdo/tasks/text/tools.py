@@ -121,7 +121,7 @@ class Conversations:
             self.messages[row] += [{"role": "user", "content": answers}] if answers and isinstance(answers, str) else answers
             over = getattr(environment, "done", False) is True
             done[i] = not answers or not whole or over or self.turns[row] >= self.max_turns
-            observed.append(np.zeros(0, np.int64) if not answers else self._observed(row, answers))
+            observed.append(self._observed(row, answers) if answers and whole else np.zeros(0, np.int64))
         out = np.full((len(rows_R), max(map(len, observed), default=0)), -1, np.int64)
         for i, o in enumerate(observed):
             out[i, : len(o)] = o
@@ -134,7 +134,7 @@ class Conversations:
         return chat.between_turns(self.tokenizer, answers, self.described[row if self.environments else 0])
 
     def _respond(self, row: int, partner: Partner, reply: IntArray) -> list[dict[str, Any]] | str:
-        """What the partner says to the conversation, messages cut at max_tool_tokens each. One that raises ends it."""
+        """What the partner says to the conversation. One that raises, or says too much at once, ends it."""
         if partner.verbatim:
             said = str(self.tokenizer.decode(reply.tolist(), clean_up_tokenization_spaces=False))
         else:
@@ -142,14 +142,13 @@ class Conversations:
         conversation = [*self.prompts[row].row["prompt"], *self.messages[row][:-1], {"role": "assistant", "content": said}]
         try:
             answers = partners.answer(partner, conversation)
-            if isinstance(answers, str):
-                n = len(chat.encode(self.tokenizer, answers))
-                check(n <= self.max_tool_tokens, f"it said {n} tokens at once; raise max_tool_tokens = {self.max_tool_tokens}")
-                return answers
-            return [{**m, "content": self._short(m["content"])} for m in answers]
+            words = [answers] if isinstance(answers, str) else [m["content"] for m in answers]
+            n = sum(len(chat.encode(self.tokenizer, w)) for w in words)
+            check(n <= self.max_tool_tokens, f"it said {n} tokens at once; raise max_tool_tokens = {self.max_tool_tokens}")
+            return answers
         except Exception as e:
             self.errors[row] += 1
-            self._broken[row] = f"{type(e).__name__}: {e}"
+            self._broken[row] = _reason(e)
             return ""
 
     def _short(self, content: str) -> str:
@@ -179,13 +178,16 @@ class Conversations:
                "tool_errors": int(self.errors[row])}
         if self.environments:
             environment = self.environments[row]
-            state = environment.facts() if isinstance(environment, Partner) else partners.public(environment)
-            out["environment_state"] = json.loads(json.dumps(state, default=str))
+            try:
+                state = environment.facts() if isinstance(environment, Partner) else partners.public(environment)
+                out["environment_state"] = partners.plain(state)
+                if row not in self._rewards:
+                    self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
+            except Exception as e:
+                self._broken.setdefault(row, _reason(e))
+            out["environment_reward"] = self._rewards.get(row)
             if row in self._broken:
                 out["environment_error"] = self._broken[row]
-            if row not in self._rewards:
-                self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
-            out["environment_reward"] = self._rewards[row]
         return out
 
 
@@ -212,8 +214,13 @@ def _said(text: str, found: Sequence[tuple[str, dict[str, Any]] | str]) -> dict[
 
 
 def _reward(environment: Any) -> float | None:
-    try:
-        value = float(partners.awaited(environment.get_reward()))
-        return value if np.isfinite(value) else None
-    except Exception:
-        return None  # the judge could not say
+    """What it pays; None: nothing of its own. Raises what it raises, and ValueError for what is no finite number."""
+    paid = partners.awaited(environment.get_reward())
+    value = None if paid is None else float(paid)
+    if value is not None and not np.isfinite(value):
+        raise ValueError(f"get_reward() gave {value}")
+    return value
+
+
+def _reason(e: Exception) -> str:
+    return str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
