@@ -162,7 +162,7 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     for player in last:
         assert f"{player['value']:.1%} ({100 * player['ci95'][0]:.1f} to {100 * player['ci95'][1]:.1f})" in done.out
     assert f"report: {folder / 'report.html'}" in done.out
-    assert re.search(r"updates: [\d,]+ GFLOP/s a thread, \d+% of the matrix-product peak measured at the start", done.out)
+    assert re.search(r"updates: [\d,]+ GFLOP/s a core, \d+% of the matrix-product peak measured at the start", done.out)
     assert (tmp_path / folder / "report.html").stat().st_size > 1000
     less = ["--set", "stage.sft.steps=1", "--set", "stage.rl.flops=1"]
     assert forked("run", TINY, "--set", "name='piped'", *less, cwd=tmp_path).code == 0
