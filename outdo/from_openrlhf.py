@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 from outdo.errors import check
-from outdo.judges.functions.signatures import ABSENT, right_answer, text
-from outdo.tasks.text.partners import Partner, awaited
-from outdo.text.chat import Messages
+from outdo.partners import Messages, Partner, awaited
 
+_LABELS = ("label", "labels", "answer", "ground_truth", "solution")
 _STATES = {"states", "state_dict"}  # what its users call the first argument
 
 
@@ -32,8 +31,9 @@ class Agent(Partner):
 
     def reset(self, **row: Any) -> None:
         """See `Partner.reset`."""
-        label, self._seen = right_answer(row), text(row["prompt"])
-        self._label = None if label is ABSENT else label
+        asked = row["prompt"]
+        self._seen = asked if isinstance(asked, str) else "\n".join(str(m["content"]) for m in asked)
+        self._label = next((row[name] for name in _LABELS if name in row), None)
         given = awaited(self._agent.reset({"observation": self._seen, "prompt": self._seen, "label": self._label}))
         check(given["observation"] == self._seen, f"agent {type(self._agent).__name__}: reset() changes the prompt; put the "
               "words into the data")

@@ -16,8 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from outdo.errors import check
-from outdo.tasks.text.partners import Partner
-from outdo.text.chat import Messages
+from outdo.partners import Messages, Partner
 
 _OWN_STATE = ("input", "prompt", "completion", "responses", "timing")  # of a conversation's state, known otherwise or of no use
 _OF_STEPS = ("response", "tokens", "reward", "advantage")  # of a turn, as far as the environment does not set them

@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 from outdo.environment import thread_peak_flops
-from outdo.ledger.ledger import update_core_seconds
 from outdo.plan import Plan, duration
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
@@ -186,7 +185,7 @@ def forgotten(r: dict[str, Any]) -> str:
 def utilisation(summary: dict[str, Any], environment: dict[str, Any]) -> str:
     """How fast all stages' updates ran on a core that they had, and which share of the peak measured at the start that is."""
     bills = list(summary["ledger"].values())
-    seconds = sum(update_core_seconds(b, environment) for b in bills)
+    seconds = sum(b.get("update_core_s") or b["update_s"] * (b["threads"] or environment.get("threads") or 1) for b in bills)
     rate = sum(b["flops"]["update"] for b in bills) / seconds if seconds else 0.0
     peak = thread_peak_flops(environment)
     share = f", {rate / peak:.0%} of the matrix-product peak measured at the start ({peak / 1e9:,.0f})" if peak else ""

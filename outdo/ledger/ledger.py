@@ -40,7 +40,8 @@ def peak_rss_bytes() -> int:
 
 class Ledger:
     """Events of one stage in `ledger.jsonl`: step, what, usage fields, wall_s, cpu_s, peak_rss_bytes; training ones also
-    update_s and update_cpu_s, the seconds in optimiser steps, and the threads they ran on.
+    update_s, the seconds in optimiser steps, the threads they ran on, and update_core_s: the CPU seconds that they had, for
+    stages side by side share cores; on a GPU seconds times threads.
 
     what: "train" (the stage's own work, what its budget counts), "evaluate", "checkpoint" or "preflight" (overhead, kept apart).
     Steps that an interruption made the stage repeat stay in the file, marked redone: they were paid for.
@@ -109,23 +110,10 @@ def summarise(events: list[dict[str, Any]]) -> dict[str, Any]:
         "wall_s": sum(e["wall_s"] for e in kept),
         "cpu_s": sum(e["cpu_s"] for e in kept),
         "update_s": sum(e.get("update_s", 0.0) for e in kept),
-        "update_cpu_s": sum(e.get("update_cpu_s", e.get("update_s", 0.0) * e.get("threads", 0)) for e in kept),
+        "update_core_s": sum(e.get("update_core_s", e.get("update_s", 0.0) * e.get("threads", 0)) for e in kept),
         "threads": max((e.get("threads", 0) for e in kept), default=0),
         "peak_rss_bytes": max((e["peak_rss_bytes"] for e in events), default=0),
         "overhead_wall_s": sum(e["wall_s"] for e in events if e["what"] != "train"),
         "redone_flops": total(redone).flops,
         "redone_wall_s": sum(e["wall_s"] for e in redone),
     }
-
-
-def update_core_seconds(bill: dict[str, Any], environment: dict[str, Any]) -> float:
-    """What the optimiser steps of a stage had of the machine that environment.json describes. bill: what `summarise` gave.
-
-    CPU seconds: stages side by side may share a core. On a GPU, and in runs that did not write them down, seconds by the
-    clock times threads.
-    """
-    cpu_seconds: float = bill.get("update_cpu_s") or 0.0
-    if (environment.get("device") or "cpu") == "cpu" and cpu_seconds:
-        return cpu_seconds
-    by_clock: float = (bill.get("update_s") or 0.0) * (bill.get("threads") or environment.get("threads") or 1)
-    return by_clock

@@ -221,7 +221,7 @@ def _bill(stage: Stage) -> Row:
     kept = stage.trained
     redone = [e for e in stage.events if e.get("what") == "train" and e.get("redone")]
     fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes",
-              "wall_s", "cpu_s", "update_s", "update_cpu_s")
+              "wall_s", "cpu_s", "update_s", "update_core_s")
     return {
         **{f: _sum(kept, f) for f in fields},
         "flops": {kind: _sum(kept, f"{kind}_flops") for kind in FLOPS},

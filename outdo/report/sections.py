@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from outdo.ledger.ledger import update_core_seconds
 from outdo.recipe import Rl, Sft
 from outdo.report import format as show
 from outdo.report.curves import GOLD, INK, proxy
@@ -161,9 +160,10 @@ def bill(run: RunData) -> dict[str, Any]:
     for name, entry in run.ledger.items():
         kinds = found if isinstance(found := entry.get("flops"), dict) else {}
         parts = [(k, number(kinds.get(k)) or 0.0) for k in FLOPS]
-        total, measured = sum(x for _, x in parts), {k: number(entry.get(k)) for k in ("update_s", "update_cpu_s", "threads")}
+        total = sum(x for _, x in parts)
+        by_clock = (number(entry.get("update_s")) or 0.0) * (number(entry.get("threads")) or threads)
         stage = run.stages.get(name)
-        seconds = update_core_seconds(measured, {"device": environment.get("device"), "threads": threads})
+        seconds = number(entry.get("update_core_s")) or by_clock
         rows.append({**entry, "name": name, "parts": parts, "total": total, "colour": stage.colour if stage else 0,
                      "done": bool(stage and stage.done), "started": bool(stage and stage.started) or total > 0,
                      "peak_share": dict(parts)["update"] / seconds / (peak / threads) if seconds and peak else None})

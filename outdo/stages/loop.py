@@ -145,8 +145,9 @@ class Loop:
 
     def book(self, usage: Usage, metrics: dict[str, float]) -> None:
         """Write down what this step cost and measured. Every step calls it once."""
-        updating = {"update_s": self._updating["wall_s"], "update_cpu_s": self._updating["cpu_s"]}
-        measured = {**self.clock.read(), **updating, "threads": torch.get_num_threads()}
+        wall, threads = self._updating["wall_s"], torch.get_num_threads()
+        cores = self._updating["cpu_s"] if self.model.device.type == "cpu" else wall * threads
+        measured = {**self.clock.read(), "update_s": wall, "update_core_s": cores, "threads": threads}
         self.ledger.book(self._step, "train", usage, measured)
         self._updating = dict.fromkeys(self._updating, 0.0)
         line = {"step": self._step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from outdo import from_openrlhf, plugins, randomness
 from outdo.errors import UserError, check
+from outdo.partners import Partner
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
-from outdo.tasks.text.partners import Partner
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
 from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none

@@ -58,7 +58,7 @@ def stage(folder: Path, name: str, word: str, opponent: str, done: bool) -> None
              "discarded_tokens": 5 * rolls, "prefill_flops": 1e8 * rolls, "decode_flops": 4e8 * rolls,
              "judge_flops": 0.0, "reference_flops": 0.0,
              "update_flops": 1.5e9 if rolls else 2e9, "judge_calls": 8 * rolls, "episodes": 8}
-    clock = {"wall_s": 3.0, "cpu_s": 2.5, "update_cpu_s": 1.5, "peak_rss_bytes": 1_500_000_000}
+    clock = {"wall_s": 3.0, "cpu_s": 2.5, "update_core_s": 1.5, "peak_rss_bytes": 1_500_000_000}
     ledger = [{"step": 0, "what": "evaluate", **spent, **clock, "wall_s": 0.5}]
     ledger += [{"step": s, "what": "train", **spent, **clock, "update_s": 2.0, "threads": 1} for s in range(steps)]
     ledger += [{"step": 0, "what": "train", **spent, **clock, "wall_s": 100.0, "update_s": 50.0, "redone": True}]
@@ -131,7 +131,7 @@ def bill(rolls: bool) -> Row:
     return {"prefill_tokens": 20 * rolls, "decode_tokens": 40 * rolls, "train_tokens": 60,
             "discarded_tokens": 10 * rolls, "flops": flops,
             "judge_calls": 16 * rolls, "episodes": 16, "wall_s": 6.0, "cpu_s": 5.0,
-            "update_s": 4.0, "update_cpu_s": 3.0, "threads": 1, "peak_rss_bytes": 1_500_000_000,
+            "update_s": 4.0, "update_core_s": 3.0, "threads": 1, "peak_rss_bytes": 1_500_000_000,
             "overhead_wall_s": 0.75, "redone_flops": 2e9, "redone_wall_s": 100.0}
 
 

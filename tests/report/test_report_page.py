@@ -140,7 +140,7 @@ def test_bill_holds_summary_json(folder: Path, page: Element) -> None:
         total = sum(entry["flops"].values())
         assert values[:6] == [*(entry[f] for f in fields), total]
         assert values[6:10] == [entry[f] for f in ("wall_s", "overhead_wall_s", "redone_wall_s", "peak_rss_bytes")]
-        assert values[10] == pytest.approx(entry["flops"]["update"] / entry["update_cpu_s"] / 2e9), "of the peak"
+        assert values[10] == pytest.approx(entry["flops"]["update"] / entry["update_core_s"] / 2e9), "of the peak"
     bars = page.one("section", id="bill").all("span", class_="kind-decode")
     assert [b.attributes["style"] for b in bars if b.attributes.get("title")] == ["width:20.000%"] * 2  # 8e8 of 4e9
 

@@ -21,9 +21,8 @@ from outdo import rewards
 from outdo.entries import with_own
 from outdo.errors import UserError
 from outdo.judges.function import FunctionJudge
+from outdo.partners import Messages, Partner
 from outdo.rollout.episodes import rollout
-from outdo.tasks.text.partners import Partner
-from outdo.text.chat import Messages
 from outdo.types import Finish, Trajectory
 
 

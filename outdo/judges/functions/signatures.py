@@ -25,7 +25,7 @@ _VERIFIERS = {"completion", "prompt", "answer", "info", "state", "parser", "task
 _OF_GROUPS = {"answers", "infos", "states", "tasks"}  # beside prompts and completions, which TRL's functions have as well
 _GROUP = "verifiers, per group"
 _OWN = ("prompt", "completion", "completion_ids")
-ABSENT = object()
+_ABSENT = object()
 _ANSWERS = ("ground_truth", "answer", "solution", "label", "labels")
 
 
@@ -103,9 +103,9 @@ class Reward:
         if self.style.startswith("OpenRLHF"):
             given = {"queries", "prompts", "labels"}
         elif self.style == _GROUP:
-            given |= {"infos", "states", "tasks", "parser"} | (set() if right_answer(t.info) is ABSENT else {"answers"})
+            given |= {"infos", "states", "tasks", "parser"} | (set() if _answer(t.info) is _ABSENT else {"answers"})
         elif not self.batched:
-            given = {k for k, v in self._sample(t).items() if v is not ABSENT}
+            given = {k for k, v in self._sample(t).items() if v is not _ABSENT}
         return sorted(self.required - given)
 
     def arguments(self, trajectories: Sequence[Trajectory], log: Log) -> dict[str, Any]:
@@ -113,22 +113,22 @@ class Reward:
         chosen: dict[str, Any]
         if self.style == _GROUP:
             samples = [self._sample(t) for t in trajectories]
-            several = {"answers": ["" if s["answer"] is ABSENT else s["answer"] for s in samples],
+            several = {"answers": ["" if s["answer"] is _ABSENT else s["answer"] for s in samples],
                        **{f"{k}s": [s[k] for s in samples] for k in ("info", "state", "task")}}
             chosen = {**several, "parser": Parser(), **_batch(trajectories, log), **self.objects}  # the row's own columns win
         elif self.style.startswith("TRL"):
             chosen = _batch(trajectories, log)
         elif self.style.startswith("OpenRLHF"):
             prompts, replies = [text(t.info["prompt"]) for t in trajectories], [text(t.info["completion"]) for t in trajectories]
-            labels = [None if (answer := right_answer(t.info)) is ABSENT else answer for t in trajectories]
+            labels = [None if (answer := _answer(t.info)) is _ABSENT else answer for t in trajectories]
             chosen = {"queries": [p + r for p, r in zip(prompts, replies, strict=True)], "prompts": prompts, "labels": labels}
         else:
             (t,) = trajectories
-            chosen = {k: v for k, v in self._sample(t).items() if v is not ABSENT}
+            chosen = {k: v for k, v in self._sample(t).items() if v is not _ABSENT}
         return {k: v for k, v in chosen.items() if self.anything or k in self.named}
 
     def _sample(self, t: Trajectory) -> dict[str, Any]:
-        i, answer = t.info, right_answer(t.info)
+        i, answer = t.info, _answer(t.info)
         if self.style == "verl":
             return {"data_source": i.get("data_source", ""), "solution_str": text(i["completion"]), "ground_truth": answer,
                     "extra_info": i.get("extra_info")}
@@ -137,7 +137,7 @@ class Reward:
         kept = i.get("environment_state") or {}
         if "trajectory" in kept:  # verifiers' own state, in which the environment may have changed what the row says
             known |= {k: kept[k] for k in ("answer", "info", "task") if k in kept}
-        return {**i, **known, "state": {**i, **kept, **{k: v for k, v in known.items() if v is not ABSENT}}}
+        return {**i, **known, "state": {**i, **kept, **{k: v for k, v in known.items() if v is not _ABSENT}}}
 
 
 def of_rubric(rubric: Any) -> list[tuple[Reward, float]]:
@@ -189,9 +189,9 @@ def text(said: Any) -> str:
     return said if isinstance(said, str) else "\n".join(str(m.get("content") or "") for m in said or [])
 
 
-def right_answer(info: Mapping[str, Any]) -> Any:
-    """The right answer, under whichever name the data has it; ABSENT if it has none."""
+def _answer(info: Mapping[str, Any]) -> Any:
+    """The right answer, under whichever name the data has it; _ABSENT if it has none."""
     graded = info.get("reward_model")
     if isinstance(graded, Mapping) and "ground_truth" in graded:  # verl's Parquet layout
         return graded["ground_truth"]
-    return next((info[name] for name in _ANSWERS if name in info), ABSENT)
+    return next((info[name] for name in _ANSWERS if name in info), _ABSENT)

@@ -8,10 +8,10 @@ import inspect
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outdo.text.chat import Messages
+Messages = Sequence[Mapping[str, Any]]
 
 
 class Partner(ABC):
