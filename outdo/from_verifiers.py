@@ -62,12 +62,12 @@ def _is_taskset(what: Any) -> bool:
 def _legacy(env: Any) -> Opened:
     name, tools = type(env).__name__, list(getattr(env, "tools", None) or [])
     turns = getattr(env, "max_turns", -1)
-    speaks = _defines(env, "env_response") not in (None, *_PLAIN)
+    speaks = _speaks(env)
     check(not (speaks and tools), f"verifiers environment {name} has tools and an env_response of its own, which reads calls as "
           "an API gives them; give its tools, or write it as an environment_factory")
     check(_defines(env, "env_response") != "MultiTurnEnv", f"verifiers environment {name} has no env_response, so nobody answers")
     own = [m for m in _WHOLE if _defines(env, m) not in (None, "Environment", *_PLAIN)]
-    several = any(_defines(e, "env_response") not in (None, *_PLAIN) for e in getattr(env, "envs", ()))
+    several = any(map(_speaks, getattr(env, "envs", ())))
     check(not own and not several and getattr(env, "message_type", "chat") == "chat",
           f"verifiers environment {name} " + (f"has its own {', '.join(own)}" if own else "groups some that answer" if several
           else "completes plain text") + "; outdo runs chats of one environment, message after message")
@@ -85,6 +85,11 @@ def _legacy(env: Any) -> Opened:
 def _defines(env: Any, method: str) -> str | None:
     """The name of the class that a method comes from."""
     return next((k.__name__ for k in type(env).__mro__ if method in vars(k)), None)
+
+
+def _speaks(env: Any) -> bool:
+    """Whether it has an env_response of its own."""
+    return _defines(env, "env_response") not in (None, *_PLAIN)
 
 
 class Message(dict[str, Any]):
@@ -233,8 +238,7 @@ def _scorer(name: str, tasks: Sequence[Any], methods: Sequence[Mapping[str, Call
             return None
         task = tasks[task_number]
         known = {"trace": Trace(task, prompt, completion, task_number), "task": task.data, "runtime": None}
-        value = method(**{k: v for k, v in known.items() if k in inspect.signature(method).parameters})
-        value = await value if inspect.isawaitable(value) else value
+        value = await _maybe(method(**{k: v for k, v in known.items() if k in inspect.signature(method).parameters}))
         return sum(map(float, value.values())) if isinstance(value, Mapping) else value
 
     score.__name__ = name

@@ -2,9 +2,8 @@
 
 Batched products run several times faster over matrices that lie side by side in memory than over slices of longer ones.
 So the cache is only a little longer than what it holds, and those look at the whole of it, masked behind each row's end;
-growing copies it, once every few turns. (Compiled kernels look at what each row holds, and their cache grows further at a
-time. On a GPU slices cost nothing: there only as much is looked at as any row holds, and the step of one token is a graph,
-see `rollout.graphs`.)
+growing copies it, once every few turns. (Compiled kernels look at what each row holds. On a GPU slices cost nothing: there
+only as much is looked at as any row holds, and the step of one token is a graph, see `rollout.graphs`.)
 
 Shapes: R rows (active slots), K key-value heads, C new tokens per row, U capacity in tokens, d head size.
 """
@@ -65,8 +64,7 @@ class KVCache:
         if tokens <= self.capacity:
             return
         old = self.capacity
-        at_least = 2 * _STRIDE_TOKENS if kernels.attends(self.keys[0]) else 0
-        more = _round_up(max(tokens, old + max(old // 4, at_least)))
+        more = _round_up(max(tokens, old + old // 4))
         for stores in (self.keys, self.values):
             for i, store in enumerate(stores):
                 grown = store.new_empty(*store.shape[:2], more, store.shape[3])

@@ -65,10 +65,11 @@ class Dataset(TextTask):
         self._factories: dict[str, Any] = {n: from_openrlhf.adapted(f) for n, f in found.items()}
         if self._tools or self._factories:
             self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
-        answering = [n for n, f in self._factories.items() if isinstance(f(), Partner)]
+        made = {n: f() for n, f in self._factories.items()}
+        answering = any(isinstance(e, Partner) for e in made.values())
         check(not (answering and self._tools), "tools go with a policy that calls them, and a partner answers every reply "
               "itself; give one or the other")
-        self._described = {n: tooling.schemas({**self._tools, **tooling.methods(f())}) for n, f in self._factories.items()}
+        self._described = {n: tooling.schemas({**self._tools, **tooling.methods(e)}) for n, e in made.items()}
         if not self._factories:
             self._described[""] = tooling.schemas(self._tools)
         self._pools: dict[str, list[dict[str, Any]]] = {}
