@@ -26,13 +26,15 @@ from outdo.fetch import cache
 
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-_PANEL = 48  # as in kernels.c
+_PANEL, _BLOCK = 48, 64  # as in kernels.c
 _P, _L, _F, _I = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end with
     "normalize": (_P, _P, _P, _P, _P, _L, _L, _F),
     "normalize_backward": (_P, _P, _P, _P, _P, _L, _L),
     "swiglu": (_P, _P, _L, _L),
-    "swiglu_backward": (_P, _P, _P, _L, _L),
+    "swiglu_backward": (_P, _P, _P, _P, _L, _L),
+    "pack_rows": (_P, _P, _P, _L, _L, _L, _F),
+    "pack_rows_backward": (_P, _P, _P, _P, _P, _L, _L, _L, _F),
     "rotate": (_P, _P, _L, _L, _L, _L, _L),
     "attend_cached": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L),
     "pack_panels": (_P, _P, _L, _L),
@@ -123,10 +125,24 @@ def swiglu(x: Tensor) -> Tensor:
     return out
 
 
-def swiglu_backward(x: Tensor, grad: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    _call("swiglu_backward", x, grad, out, grad.numel() // max(grad.shape[-1], 1), grad.shape[-1])
-    return out
+def swiglu_backward(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """`swiglu` of x once more, and the gradient of x."""
+    y, out = torch.empty_like(grad), torch.empty_like(x)
+    _call("swiglu_backward", x, grad, y, out, grad.numel() // max(grad.shape[-1], 1), grad.shape[-1])
+    return y, out
+
+
+def pack_rows(weight: Tensor, norm: Tensor | None, out: Tensor, pairs: int, scale: float) -> None:
+    """weight [F, D] and norm [D] in float32 -> out: weight * norm * scale; pairs: the size of heads whose halves' rows become neighbours."""
+    _call("pack_rows", weight, norm, out, *weight.shape, pairs, scale)
+
+
+def pack_rows_backward(grad: Tensor, weight: Tensor, norm: Tensor | None, pairs: int, scale: float) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the weight and, where there is one, of norm: the latter in parts [some, D] to be summed."""
+    F, D = weight.shape
+    of_weight, of_norm = torch.empty_like(weight), None if norm is None else weight.new_empty(-(-F // _BLOCK), D)
+    _call("pack_rows_backward", grad, weight, norm, of_weight, of_norm, F, D, pairs, scale)
+    return of_weight, of_norm
 
 
 def rotate_(qkv: Tensor, turn: Tensor, heads: int, kv_heads: int) -> None:

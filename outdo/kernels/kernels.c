@@ -140,16 +140,56 @@ void swiglu(const bf16 *x, bf16 *y, long rows, long width, int threads) {
     }
 }
 
-void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, long rows, long width, int threads) {
+/* y as above once more, and the gradient of x. */
+void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *y, bf16 *grad_x, long rows, long width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
     for (long r = 0; r < rows; r++) {
         const bf16 *gate = x + 2 * r * width, *up = gate + width, *grad = grad_y + r * width;
         bf16 *grad_gate = grad_x + 2 * r * width, *grad_up = grad_gate + width;
-        SIXTEENS(i, m, width, const floats g = load(gate + i, m), d = load(grad + i, m), s = sigmoid(g),
+        SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m), d = load(grad + i, m), s = sigmoid(g),
                  silu = _mm512_mul_ps(g, s);
                  const floats slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(all(1.0f), s), s);
-                 store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, load(up + i, m)), slope));
+                 store(y + r * width + i, m, _mm512_mul_ps(silu, u));
+                 store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
                  store(grad_up + i, m, _mm512_mul_ps(d, silu)););
+    }
+}
+
+/* --- parameters and compute weights --- */
+
+#define BLOCK 64 /* rows whose sums are taken one after the other */
+
+/* Where row r of a matrix lies when the halves of each head of d rows become neighbours; d 0: where it was. */
+INLINE long paired(long r, long d) { return d ? r / d * d + r % d % (d / 2) * 2 + r % d / (d / 2) : r; }
+
+/* out [rows, width]: weight's columns times norm (null: 1), times scale, its rows in pairs. */
+void pack_rows(const float *weight, const float *norm, bf16 *out, long rows, long width, long d, float scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long r = 0; r < rows; r++) {
+        const float *const w = weight + r * width;
+        bf16 *const to = out + paired(r, d) * width;
+        SIXTEENS(i, m, width, floats x = _mm512_maskz_loadu_ps(m, w + i);
+                 if (norm) x = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(m, norm + i));
+                 store(to + i, m, _mm512_mul_ps(x, all(scale))););
+    }
+}
+
+/* The way back: gradients of the weight and, summed over blocks of rows, of norm: grad_norm [blocks, width] (null: not wanted). */
+void pack_rows_backward(const bf16 *grad, const float *weight, const float *norm, float *grad_weight, float *grad_norm, long rows,
+                        long width, long d, float scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
+    for (long block = 0; block < (rows + BLOCK - 1) / BLOCK; block++) {
+        float *const sum = grad_norm ? grad_norm + block * width : NULL;
+        if (sum) memset(sum, 0, width * sizeof(float));
+        for (long r = block * BLOCK; r < rows && r < (block + 1) * BLOCK; r++) {
+            const float *const w = weight + r * width;
+            const bf16 *const from = grad + paired(r, d) * width;
+            SIXTEENS(i, m, width, const floats g = _mm512_mul_ps(load(from + i, m), all(scale));
+                     if (sum) _mm512_mask_storeu_ps(sum + i, m, _mm512_fmadd_ps(g, _mm512_maskz_loadu_ps(m, w + i),
+                                                                                _mm512_maskz_loadu_ps(m, sum + i)));
+                     _mm512_mask_storeu_ps(grad_weight + r * width + i, m,
+                                           norm ? _mm512_mul_ps(g, _mm512_maskz_loadu_ps(m, norm + i)) : g););
+        }
     }
 }
 

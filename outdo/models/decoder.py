@@ -12,7 +12,7 @@ Shapes: B rows, T tokens, H query heads, K key-value heads, d head size, D model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from outdo.models.adapt import matrix
 from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
+from outdo.models.packing import Part, pair_up, stack
 from outdo.models.ops import Matrix, add_normalize, linear, prepack, rms_normalize, swiglu_linear
 
 _LARGE_BYTES = 1 << 23  # of compute weights: beyond this oneDNN's own order pays, for reading them takes most of a decoding step
@@ -158,18 +159,16 @@ class Layer(nn.Module):
                                    pair_up(a.k_norm.weight, d).expand(c.num_key_value_heads, d)]).to(dtype)
             scale = 1.0
 
-        def heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-            return pair_up(q, d) * scale, pair_up(k, d), v
+        def linear(norm: Tensor | None, *parts: Weight, order: tuple[tuple[int, float], ...] = ((0, 1.0),) * 2) -> Linear:
+            """The parts' rows one below the other."""
+            rows = tuple(Part(matrix(x), *o) for x, o in zip(parts, order, strict=False))
+            biases = [Part(x.bias[:, None], *o) for x, o in zip(parts, order, strict=False)] if parts[0].bias is not None else []
+            return Linear(stack(rows, norm, dtype), stack(tuple(biases), None, dtype).squeeze(1) if biases else None)
 
-        def linear(norm: Tensor | None, *parts: Weight, order: Callable[..., tuple[Tensor, ...]] = lambda *x: x) -> Linear:
-            """The parts' rows one below the other. Each meets the norm by itself: autograd then keeps nothing but parameters."""
-            weights = order(*(matrix(x) if norm is None else matrix(x) * norm for x in parts))
-            biases = order(*(x.bias for x in parts)) if parts[0].bias is not None else ()
-            return Linear(torch.cat([x.to(dtype) for x in weights]), torch.cat([x.to(dtype) for x in biases]) if biases else None)
-
-        return PackedLayer(linear(self.input_layernorm.weight, a.q_proj, a.k_proj, a.v_proj, order=heads), head_norm,
-                           linear(None, a.o_proj), linear(self.post_attention_layernorm.weight, m.gate_proj, m.up_proj),
-                           linear(None, m.down_proj), c.window(number), c.rotary[number] if c.rotary else True)
+        qkv = linear(self.input_layernorm.weight, a.q_proj, a.k_proj, a.v_proj, order=((d, scale), (d, 1.0), (0, 1.0)))
+        gate_up = linear(self.post_attention_layernorm.weight, m.gate_proj, m.up_proj)
+        return PackedLayer(qkv, head_norm, linear(None, a.o_proj), gate_up, linear(None, m.down_proj), c.window(number),
+                           c.rotary[number] if c.rotary else True)
 
 
 class Backbone(nn.Module):
@@ -213,7 +212,7 @@ class Decoder(LanguageModel):
         embed = m.embed_tokens.weight
         head = embed if c.tie_word_embeddings else self.lm_head.weight
         layers = tuple(layer.pack(c, dtype, i) for i, layer in enumerate(m.layers))  # type: ignore[operator]
-        return Packed(embed.to(dtype), layers, (head * m.norm.weight).to(dtype))
+        return Packed(stack((Part(embed),), None, dtype), layers, stack((Part(head),), m.norm.weight, dtype))
 
     def pack_to_sample(self, dtype: torch.dtype, into: Packed | None = None) -> Packed:
         """See `LanguageModel.pack_to_sample`: on a CPU large matrices lie in the order in which products read them."""
@@ -290,8 +289,3 @@ def rotary_table(c: DecoderConfig) -> Tensor:
         inverse = torch.tensor(c.frequencies, dtype=torch.float64)
     angles = torch.outer(torch.arange(c.max_position_embeddings + PADDING, dtype=torch.float64), inverse)
     return torch.polar(torch.full_like(angles, c.rope_magnitude), angles).to(torch.complex64).unsqueeze(1)
-
-
-def pair_up(weight: Tensor, d: int) -> Tensor:
-    """Rows of [heads * d, ...] reordered so that row i and row i + d/2 of each head become neighbours."""
-    return weight.view(-1, 2, d // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)

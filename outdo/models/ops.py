@@ -124,11 +124,13 @@ def _swiglu(x: Tensor) -> Tensor:
     return F.silu(gate.contiguous()).mul_(up)
 
 
-def _swiglu_backward(x: Tensor, grad: Tensor) -> Tensor:
+def _swiglu_backward(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """`_swiglu` once more, and the gradient of x."""
     if kernels.usable(x.device, x.dtype):
         return kernels.swiglu_backward(x.contiguous(), grad.contiguous())
     gate, up = (half.contiguous() for half in x.chunk(2, dim=-1))  # strided bf16 is four times slower
-    return torch.cat([torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)], dim=-1)
+    silu = F.silu(gate)
+    return silu * up, torch.cat([torch.ops.aten.silu_backward(grad * up, gate), silu * grad], dim=-1)
 
 
 class _SwiGLULinear(torch.autograd.Function):
@@ -142,10 +144,10 @@ class _SwiGLULinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        _, wants_weight, wants_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
-        return (_swiglu_backward(x, grad @ weight) if wants_x else None,
-                rows.t() @ _swiglu(x).flatten(0, -2) if wants_weight else None, rows.sum(0) if wants_bias else None)
+        y, grad_x = _swiglu_backward(x, grad @ weight)
+        return grad_x, rows.t() @ y.flatten(0, -2) if wants_weight else None, rows.sum(0) if wants_bias else None
 
 
 def swiglu_linear(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
