@@ -38,7 +38,11 @@ _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end wi
     "rotate": (_P, _P, _L, _L, _L, _L, _L),
     "attend_cached": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L, _L),
     "pack_panels": (_P, _P, _L, _L),
+    "pack_panels_across": (_P, _P, _L, _L),
     "multiply_panels": (_P, _P, _P, _P, _L, _L, _L),
+    "after_attention": (*[_P] * 11, _L, _L, _L, _L, _F),
+    "after_attention_backward": (*[_P] * 15, _L, _L, _L, _L),
+    "orthogonalise": (_P, _L, _L, _L, _F, _F, _F, _L),
     "visible": (_P, _P, _P, _P, _L, _L, _L),
     "attend_causal": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L),
     "attend_causal_backward": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L),
@@ -133,11 +137,15 @@ def swiglu_backward(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack_rows(weight: Tensor, norm: Tensor | None, out: Tensor, pairs: int, scale: float) -> None:
-    """weight [F, D] and norm [D] in float32 -> out: weight * norm * scale; pairs: the size of heads whose halves' rows become neighbours."""
+    """weight [F, D] and norm [D] in float32 -> out: weight * norm * scale.
+
+    pairs: the size of heads whose halves' rows become neighbours; 0: none do.
+    """
     _call("pack_rows", weight, norm, out, *weight.shape, pairs, scale)
 
 
-def pack_rows_backward(grad: Tensor, weight: Tensor, norm: Tensor | None, pairs: int, scale: float) -> tuple[Tensor, Tensor | None]:
+def pack_rows_backward(grad: Tensor, weight: Tensor, norm: Tensor | None, pairs: int,
+                       scale: float) -> tuple[Tensor, Tensor | None]:
     """Gradients of the weight and, where there is one, of norm: the latter in parts [some, D] to be summed."""
     F, D = weight.shape
     of_weight, of_norm = torch.empty_like(weight), None if norm is None else weight.new_empty(-(-F // _BLOCK), D)
@@ -172,6 +180,61 @@ def multiply(x: Tensor, weight: Panels, bias: Tensor | None) -> Tensor:
     out = x.new_empty(*x.shape[:-1], weight.rows)
     _call("multiply_panels", x, weight.panels, bias, out, x.numel() // x.shape[-1], weight.rows, x.shape[-1])
     return out
+
+
+def pack_across(weight: Tensor) -> Panels:
+    """[D, F], D even: `multiply` with it is x @ weight."""
+    D, F = weight.shape
+    panels = torch.empty((-(-F // _PANEL), D // 2, _PANEL), dtype=torch.int32)
+    _call("pack_panels_across", weight, panels, F, D)
+    return Panels(panels, F)
+
+
+def orthogonalise_(x: Tensor, coefficients: tuple[float, float, float], iterations: int) -> None:
+    """Newton-Schulz in place, x [N, R, C], R <= C, both even: x becomes a x + (b g + c g g) x with g = x x'."""
+    _call("orthogonalise", x, *x.shape, *coefficients, iterations)
+
+
+class Between(NamedTuple):
+    """What `after_attention` leaves for its way back, [..., D], [...], [..., 2 F], [..., D] and [...]."""
+
+    y1: Tensor
+    inverse1: Tensor
+    inner: Tensor
+    y: Tensor
+    inverse: Tensor
+
+
+def after_attention(x: Tensor, mixed: Tensor, o: Panels, gate_up: Panels, down: Panels, eps: float,
+                    keep: bool) -> tuple[Tensor, Tensor, Between | None]:
+    """x [..., D], mixed [..., A] -> first = x + mixed o', total = first + swiglu(normalised first gate_up') down'.
+
+    And the latter normalised; keep: also what the way back needs.
+    """
+    rows, D, F = x.numel() // x.shape[-1], x.shape[-1], gate_up.rows // 2
+    total, y = torch.empty_like(x), torch.empty_like(x)
+    between = None
+    if keep:
+        inverses = x.new_empty(2, *x.shape[:-1], dtype=torch.float32)
+        between = Between(torch.empty_like(x), inverses[0], x.new_empty(*x.shape[:-1], 2 * F), y, inverses[1])
+    y1, inverse1, inner, _, inverse = between or [None] * 5
+    _call("after_attention", x, mixed, o.panels, gate_up.panels, down.panels, y1, inverse1, inner, total, y, inverse, rows, D,
+          mixed.shape[-1], F, eps)
+    return total, y, between
+
+
+def after_attention_backward(grad_y: Tensor, grad_total: Tensor | None, o: Panels, gate_up: Panels, down: Panels,
+                             between: Between) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """o, gate_up, down: the weights by `pack_across`. Gradient of total, swiglu's result once more, gradients of swiglu's input, first
+    and mixed.
+    """
+    y, inner = between.y, between.inner
+    rows, D, F, A = y.numel() // y.shape[-1], y.shape[-1], inner.shape[-1] // 2, o.rows
+    of_total, of_first, of_inner = torch.empty_like(y), torch.empty_like(y), torch.empty_like(inner)
+    hidden, of_mixed = y.new_empty(*y.shape[:-1], F), y.new_empty(*y.shape[:-1], A)
+    _call("after_attention_backward", grad_y, grad_total, o.panels, gate_up.panels, down.panels, *between, of_total, hidden,
+          of_inner, of_first, of_mixed, rows, D, A, F)
+    return of_total, hidden, of_inner, of_first, of_mixed
 
 
 def visible(segments_BT: Tensor, parents_BT: Tensor | None = None, positions_BT: Tensor | None = None,

@@ -77,6 +77,33 @@ INLINE floats turned_back(floats x, floats turn) {
     return _mm512_fmsubadd_ps(x, _mm512_moveldup_ps(turn), _mm512_mul_ps(_mm512_permute_ps(x, 0xb1), _mm512_movehdup_ps(turn)));
 }
 
+/* Sixteen rows of sixteen words become columns. */
+INLINE void transpose(__m512i *rows) {
+    __m512i pairs[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) { /* words, then pairs of words, within quarters of a register; then the quarters */
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            rows[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + 2 + j]);
+            rows[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + 2 + j]);
+        }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        const __m512i low = _mm512_shuffle_i32x4(rows[j], rows[4 + j], 0x88), high = _mm512_shuffle_i32x4(rows[j], rows[4 + j], 0xdd);
+        const __m512i low2 = _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0x88),
+                      high2 = _mm512_shuffle_i32x4(rows[8 + j], rows[12 + j], 0xdd);
+        pairs[j] = _mm512_shuffle_i32x4(low, low2, 0x88), pairs[8 + j] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+        pairs[4 + j] = _mm512_shuffle_i32x4(high, high2, 0x88), pairs[12 + j] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) rows[i] = pairs[i];
+}
+
 /* A thread's own memory, at least n floats; what was in it is lost. */
 static float *borrow(size_t n) {
     static _Thread_local float *memory;
@@ -92,67 +119,81 @@ static float *borrow(size_t n) {
 
 /* --- element-wise --- */
 
-/* sum = x + add (add may be null: then sum is x and not written), y = sum / root of mean(sum^2) + eps; inverse[r] = 1 / root. */
+/* sum = x + add (add may be null: then sum is x and not written), y = sum / root of mean(sum^2) + eps. Returns 1 / root. */
+INLINE float normalize_row(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, long width, float eps) {
+    const bf16 *in = x;
+    floats square = _mm512_setzero_ps();
+    if (add) {
+        SIXTEENS(i, m, width, store(sum + i, m, _mm512_add_ps(load(in + i, m), load(add + i, m)));
+                 const floats s = load(sum + i, m); square = _mm512_fmadd_ps(s, s, square););
+        in = sum;
+    } else {
+        SIXTEENS(i, m, width, const floats s = load(in + i, m); square = _mm512_fmadd_ps(s, s, square););
+    }
+    const float scale = 1.0f / sqrtf(_mm512_reduce_add_ps(square) / (float)width + eps);
+    SIXTEENS(i, m, width, store(y + i, m, _mm512_mul_ps(load(in + i, m), all(scale))););
+    return scale;
+}
+
+/* Gradient of the sum: of y through the norm, and grad_sum (may be null) beside it. */
+INLINE void normalize_row_backward(const bf16 *g, const bf16 *grad_sum, const bf16 *y, float inverse, bf16 *grad, long width) {
+    floats along = _mm512_setzero_ps();
+    SIXTEENS(i, m, width, along = _mm512_fmadd_ps(load(g + i, m), load(y + i, m), along););
+    const floats mean = all(_mm512_reduce_add_ps(along) / (float)width), scale = all(inverse);
+    if (grad_sum)
+        SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(y + i, m), mean, load(g + i, m));
+                 store(grad + i, m, _mm512_fmadd_ps(d, scale, load(grad_sum + i, m))););
+    else
+        SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(y + i, m), mean, load(g + i, m));
+                 store(grad + i, m, _mm512_mul_ps(d, scale)););
+}
+
+/* x [2 * width]: silu of its first half times its second. */
+INLINE void swiglu_row(const bf16 *gate, bf16 *y, long width) {
+    const bf16 *up = gate + width;
+    SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m);
+             store(y + i, m, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), u)););
+}
+
+/* y as above once more, and the gradient of x. */
+INLINE void swiglu_row_backward(const bf16 *gate, const bf16 *grad, bf16 *y, bf16 *grad_gate, long width) {
+    const bf16 *up = gate + width;
+    bf16 *grad_up = grad_gate + width;
+    SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m), d = load(grad + i, m), s = sigmoid(g),
+             silu = _mm512_mul_ps(g, s);
+             const floats slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(all(1.0f), s), s);
+             store(y + i, m, _mm512_mul_ps(silu, u));
+             store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
+             store(grad_up + i, m, _mm512_mul_ps(d, silu)););
+}
+
 void normalize(const bf16 *x, const bf16 *add, bf16 *sum, bf16 *y, float *inverse, long rows, long width, float eps,
                int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
     for (long r = 0; r < rows; r++) {
-        const bf16 *in = x + r * width;
-        floats square = _mm512_setzero_ps();
-        if (add) {
-            SIXTEENS(i, m, width, store(sum + r * width + i, m, _mm512_add_ps(load(in + i, m), load(add + r * width + i, m)));
-                     const floats s = load(sum + r * width + i, m); square = _mm512_fmadd_ps(s, s, square););
-            in = sum + r * width;
-        } else {
-            SIXTEENS(i, m, width, const floats s = load(in + i, m); square = _mm512_fmadd_ps(s, s, square););
-        }
-        const float scale = 1.0f / sqrtf(_mm512_reduce_add_ps(square) / (float)width + eps);
-        inverse[r] = scale;
-        SIXTEENS(i, m, width, store(y + r * width + i, m, _mm512_mul_ps(load(in + i, m), all(scale))););
+        const long at = r * width;
+        inverse[r] = normalize_row(x + at, add ? add + at : NULL, add ? sum + at : NULL, y + at, width, eps);
     }
 }
 
-/* Gradient of the sum: of y through the norm, and grad_sum (may be null) beside it. */
 void normalize_backward(const bf16 *grad_y, const bf16 *grad_sum, const bf16 *y, const float *inverse, bf16 *grad, long rows,
                         long width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
     for (long r = 0; r < rows; r++) {
-        const bf16 *g = grad_y + r * width, *n = y + r * width;
-        floats along = _mm512_setzero_ps();
-        SIXTEENS(i, m, width, along = _mm512_fmadd_ps(load(g + i, m), load(n + i, m), along););
-        const floats mean = all(_mm512_reduce_add_ps(along) / (float)width), scale = all(inverse[r]);
-        if (grad_sum)
-            SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(n + i, m), mean, load(g + i, m));
-                     store(grad + r * width + i, m, _mm512_fmadd_ps(d, scale, load(grad_sum + r * width + i, m))););
-        else
-            SIXTEENS(i, m, width, const floats d = _mm512_fnmadd_ps(load(n + i, m), mean, load(g + i, m));
-                     store(grad + r * width + i, m, _mm512_mul_ps(d, scale)););
+        const long at = r * width;
+        normalize_row_backward(grad_y + at, grad_sum ? grad_sum + at : NULL, y + at, inverse[r], grad + at, width);
     }
 }
 
-/* x [rows, 2 * width]: silu of its first half times its second. */
 void swiglu(const bf16 *x, bf16 *y, long rows, long width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
-    for (long r = 0; r < rows; r++) {
-        const bf16 *gate = x + 2 * r * width, *up = gate + width;
-        SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m);
-                 store(y + r * width + i, m, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), u)););
-    }
+    for (long r = 0; r < rows; r++) swiglu_row(x + 2 * r * width, y + r * width, width);
 }
 
-/* y as above once more, and the gradient of x. */
 void swiglu_backward(const bf16 *x, const bf16 *grad_y, bf16 *y, bf16 *grad_x, long rows, long width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows * width > SMALL)
-    for (long r = 0; r < rows; r++) {
-        const bf16 *gate = x + 2 * r * width, *up = gate + width, *grad = grad_y + r * width;
-        bf16 *grad_gate = grad_x + 2 * r * width, *grad_up = grad_gate + width;
-        SIXTEENS(i, m, width, const floats g = load(gate + i, m), u = load(up + i, m), d = load(grad + i, m), s = sigmoid(g),
-                 silu = _mm512_mul_ps(g, s);
-                 const floats slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(all(1.0f), s), s);
-                 store(y + r * width + i, m, _mm512_mul_ps(silu, u));
-                 store(grad_gate + i, m, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
-                 store(grad_up + i, m, _mm512_mul_ps(d, silu)););
-    }
+    for (long r = 0; r < rows; r++)
+        swiglu_row_backward(x + 2 * r * width, grad_y + r * width, y + r * width, grad_x + 2 * r * width, width);
 }
 
 /* --- parameters and compute weights --- */
@@ -343,34 +384,70 @@ void attend_cached(const bf16 *qkv, const float *turn, const long *starts, const
 
 #define PANEL 48 /* columns of a product that are computed together: 8 rows of them fill 24 registers */
 
-/* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them. */
-void pack_panels(const bf16 *weight, uint32_t *panels, long F, long D, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long f = 0; f < F; f += PANEL) {
-        uint32_t *const to = panels + f * D / 2;
-        const long n = F - f < PANEL ? F - f : PANEL;
-        if (n < PANEL) memset(to, 0, D / 2 * PANEL * sizeof(uint32_t));
-        for (long p = 0; p < D / 2; p += 16)
-            for (long j = 0; j < n; j++) {
-                const uint32_t *row = (const uint32_t *)(weight + (f + j) * D);
-                for (long i = p; i < p + 16 && i < D / 2; i++) to[i * PANEL + j] = row[i];
-            }
-    }
+/* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them: the one
+   with columns from f on. */
+static void pack_panel(const bf16 *weight, uint32_t *panels, long f, long F, long D) {
+    for (long j = 0; j < PANEL; j += 16)
+        for (long p = 0; p < D / 2; p += 16) {
+            __m512i rows[16];
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++)
+                rows[i] = f + j + i < F ? _mm512_maskz_loadu_epi32(first_of(D / 2 - p), (const uint32_t *)(weight + (f + j + i) * D) + p)
+                                        : _mm512_setzero_si512();
+            transpose(rows);
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++)
+                if (p + i < D / 2) _mm512_storeu_si512(panels + f * D / 2 + (p + i) * PANEL + j, rows[i]);
+        }
 }
 
-/* y [MR, n] = x [MR, D] times a panel, plus bias (may be null). ask: for the panel behind it, which lies in main memory. */
-INLINE void panel_tile(const int MR, const int ask, const uint32_t *x, const uint32_t *panel, const bf16 *bias, bf16 *y, long n,
-                       long F, long D) {
+/* The same of a weight [D, F] as it multiplies from the right: pairs along its rows. */
+static void pack_panel_across(const bf16 *weight, uint32_t *panels, long f, long F, long D) {
+    for (long p = 0; p < D / 2; p++)
+        for (long j = 0; j < PANEL; j += 16) {
+            const __mmask16 m = first_of(F - f - j);
+            const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, weight + 2 * p * F + f + j));
+            const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, weight + (2 * p + 1) * F + f + j));
+            _mm512_storeu_si512(panels + f * D / 2 + p * PANEL + j, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        }
+}
+
+void pack_panels(const bf16 *weight, uint32_t *panels, long F, long D, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (F * D > SMALL)
+    for (long f = 0; f < F; f += PANEL) pack_panel(weight, panels, f, F, D);
+}
+
+void pack_panels_across(const bf16 *weight, uint32_t *panels, long F, long D, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (F * D > SMALL)
+    for (long f = 0; f < F; f += PANEL) pack_panel_across(weight, panels, f, F, D);
+}
+
+/* What a product is added to: `scale` times the sum of the product and `ratio` times these rows, `stride` numbers apart (0: the
+   same for all rows; rows may be null). */
+typedef struct {
+    const bf16 *rows;
+    long stride;
+    float ratio, scale;
+} Start;
+
+/* y [MR, n] = x [MR, D] times a panel, of which NR sixteens count, on top of `start`. ask: for the panel behind it, which lies in
+   main memory. */
+INLINE void panel_tile(const int MR, const int NR, const int ask, const uint32_t *x, const uint32_t *panel, const Start start,
+                       long m0, long f, bf16 *y, long n, long F, long D) {
     floats total[8][3];
+    x += m0 * D / 2, y += m0 * F + f;
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++)
-            total[m][j] = bias && 16 * j < n ? load(bias + 16 * j, first_of(n - 16 * j)) : _mm512_setzero_ps();
+        for (int j = 0; j < NR; j++) {
+            const bf16 *const at = start.rows + (m0 + m) * start.stride + f + 16 * j;
+            total[m][j] = start.rows && 16 * j < n ? _mm512_mul_ps(all(start.ratio), load(at, first_of(n - 16 * j)))
+                                                   : _mm512_setzero_ps();
+        }
     for (long p = 0; p < D / 2; p++, panel += PANEL) {
         __m512bh b[3];
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++) {
+        for (int j = 0; j < NR; j++) {
             if (ask) _mm_prefetch((const char *)(panel + D / 2 * PANEL + 16 * j), _MM_HINT_T1);
             b[j] = (__m512bh)_mm512_loadu_si512(panel + 16 * j);
         }
@@ -378,29 +455,129 @@ INLINE void panel_tile(const int MR, const int ask, const uint32_t *x, const uin
         for (int m = 0; m < MR; m++) {
             const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[m * D / 2 + p]);
 #pragma GCC unroll 3
-            for (int j = 0; j < 3; j++) total[m][j] = _mm512_dpbf16_ps(total[m][j], a, b[j]);
+            for (int j = 0; j < NR; j++) total[m][j] = _mm512_dpbf16_ps(total[m][j], a, b[j]);
         }
     }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++)
-            if (n >= 16 * (j + 1)) store(y + m * F + 16 * j, ALL, total[m][j]);
-            else if (n > 16 * j) store(y + m * F + 16 * j, first_of(n - 16 * j), total[m][j]);
+        for (int j = 0; j < NR; j++)
+            if (n > 16 * j)
+                store(y + m * F + 16 * j, first_of(n - 16 * j), _mm512_mul_ps(all(start.scale), total[m][j]));
+}
+
+/* All rows times one panel. ask: in the first tile; for the others it is there. */
+INLINE void panel_stripe(const int NR, const int ask, const uint32_t *x, const uint32_t *panel, const Start start, long f, bf16 *y,
+                         long n, long M, long F, long D) {
+    long m = 0;
+    if (ask && M >= 8) panel_tile(8, NR, 1, x, panel, start, 0, f, y, n, F, D), m = 8;
+    for (; m + 8 <= M; m += 8) panel_tile(8, NR, 0, x, panel, start, m, f, y, n, F, D);
+    for (; m + 4 <= M; m += 4) panel_tile(4, NR, ask && M < 8, x, panel, start, m, f, y, n, F, D);
+    for (; m < M; m++) panel_tile(1, NR, ask && M < 4, x, panel, start, m, f, y, n, F, D);
+}
+
+/* Columns from f on, one panel of them, of y [M, F] = x [M, D] W' on top of `start`. */
+INLINE void multiply_panel(const int ask, const bf16 *x, const uint32_t *panels, const Start start, bf16 *y, long f, long M, long F,
+                           long D) {
+    const long n = F - f < PANEL ? F - f : PANEL;
+    const uint32_t *const in = (const uint32_t *)x, *const panel = panels + f * D / 2;
+    if (n > 32) panel_stripe(3, ask, in, panel, start, f, y, n, M, F, D);
+    else if (n > 16)
+        panel_stripe(2, ask, in, panel, start, f, y, n, M, F, D);
+    else
+        panel_stripe(1, ask, in, panel, start, f, y, n, M, F, D);
 }
 
 /* y [M, F] = x [M, D] W' + bias (may be null), W [F, D] in panels. */
 void multiply_panels(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf16 *y, long M, long F, long D, int threads) {
+    const Start start = {bias, 0, 1.0f, 1.0f};
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (long f = 0; f < F; f += PANEL) {
-        const uint32_t *const panel = panels + f * D / 2, *const in = (const uint32_t *)x;
-        const bf16 *const b = bias ? bias + f : NULL;
-        const long n = F - f < PANEL ? F - f : PANEL;
-        long m = 0;
-        if (M >= 8) panel_tile(8, 1, in, panel, b, y + f, n, F, D), m = 8; /* the first tile asks, for the others it is there */
-        for (; m + 8 <= M; m += 8) panel_tile(8, 0, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
-        for (; m + 4 <= M; m += 4) panel_tile(4, M < 8, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
-        for (; m < M; m++) panel_tile(1, M < 4, in + m * D / 2, panel, b, y + m * F + f, n, F, D);
+    for (long f = 0; f < F; f += PANEL) multiply_panel(1, x, panels, start, y, f, M, F, D);
+}
+
+static void multiply_onto(const bf16 *x, const uint32_t *panels, const Start start, bf16 *y, long M, long F, long D) {
+    for (long f = 0; f < F; f += PANEL) multiply_panel(0, x, panels, start, y, f, M, F, D);
+}
+
+static void multiply_rows(const bf16 *x, const uint32_t *panels, bf16 *y, long M, long F, long D) {
+    for (long f = 0; f < F; f += PANEL) multiply_panel(0, x, panels, (Start){NULL, 0, 1.0f, 1.0f}, y, f, M, F, D);
+}
+
+/* --- what a layer does behind its attention, for a few rows at a time: what lies between the products stays in the cache --- */
+
+#define TOGETHER 32 /* rows */
+
+/* mixed [rows, A], x [rows, D]; o, gate_up and down: panels of [D, A], [2 F, D] and [D, F]. first = x + mixed o', y1 and inverse1
+   as `normalize` has them of first, inner = y1 gate_up', total = first + swiglu(inner) down', y and inverse of total. y1, inverse1
+   and inner [rows, 2 F] may be null: the way back needs them. */
+void after_attention(const bf16 *x, const bf16 *mixed, const uint32_t *o, const uint32_t *gate_up, const uint32_t *down, bf16 *y1,
+                     float *inverse1, bf16 *inner, bf16 *total, bf16 *y, float *inverse, long rows, long D, long A, long F,
+                     float eps, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (long r = 0; r < rows; r += TOGETHER) {
+        const long n = rows - r < TOGETHER ? rows - r : TOGETHER;
+        bf16 *const part = (bf16 *)borrow(TOGETHER * (3 * D + 3 * F) / 2 + 1), *const first = part + TOGETHER * D;
+        bf16 *const normed = y1 ? y1 + r * D : first + TOGETHER * D, *const hidden = first + 2 * TOGETHER * D;
+        bf16 *const wide = inner ? inner + 2 * r * F : hidden + TOGETHER * F;
+        multiply_rows(mixed + r * A, o, part, n, D, A);
+        for (long i = 0; i < n; i++) {
+            const float root = normalize_row(x + (r + i) * D, part + i * D, first + i * D, normed + i * D, D, eps);
+            if (inverse1) inverse1[r + i] = root;
+        }
+        multiply_rows(normed, gate_up, wide, n, 2 * F, D);
+        for (long i = 0; i < n; i++) swiglu_row(wide + 2 * i * F, hidden + i * F, F);
+        multiply_rows(hidden, down, part, n, D, F);
+        for (long i = 0; i < n; i++) {
+            const long at = (r + i) * D;
+            const float root = normalize_row(first + i * D, part + i * D, total + at, y + at, D, eps);
+            if (inverse) inverse[r + i] = root;
+        }
+    }
+}
+
+/* The way back, from the gradients of y and total (the latter may be null). o, gate_up, down: panels of the transposed weights.
+   grad_total and grad_first of what `normalize` summed, hidden = swiglu(inner), grad_inner and grad_mixed. */
+void after_attention_backward(const bf16 *grad_y, const bf16 *beside, const uint32_t *o, const uint32_t *gate_up,
+                              const uint32_t *down, const bf16 *y1, const float *inverse1, const bf16 *inner, const bf16 *y,
+                              const float *inverse, bf16 *grad_total, bf16 *hidden, bf16 *grad_inner, bf16 *grad_first,
+                              bf16 *grad_mixed, long rows, long D, long A, long F, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (long r = 0; r < rows; r += TOGETHER) {
+        const long n = rows - r < TOGETHER ? rows - r : TOGETHER;
+        bf16 *const part = (bf16 *)borrow(TOGETHER * (D + F) / 2 + 1), *const grad_hidden = part + TOGETHER * D;
+        for (long i = r; i < r + n; i++)
+            normalize_row_backward(grad_y + i * D, beside ? beside + i * D : NULL, y + i * D, inverse[i], grad_total + i * D, D);
+        multiply_rows(grad_total + r * D, down, grad_hidden, n, F, D);
+        for (long i = 0; i < n; i++)
+            swiglu_row_backward(inner + 2 * (r + i) * F, grad_hidden + i * F, hidden + (r + i) * F, grad_inner + 2 * (r + i) * F, F);
+        multiply_rows(grad_inner + 2 * r * F, gate_up, part, n, D, 2 * F);
+        for (long i = 0; i < n; i++) {
+            const long at = (r + i) * D;
+            normalize_row_backward(part + i * D, grad_total + at, y1 + at, inverse1[r + i], grad_first + at, D);
+        }
+        multiply_rows(grad_first + r * D, o, grad_mixed + r * A, n, A, D);
+    }
+}
+
+/* --- Muon --- */
+
+/* Newton-Schulz: each of the matrices x [n, R, C], R <= C, both even, becomes a x + (b g + c g g) x with g = x x', again and again. */
+void orthogonalise(bf16 *x, long n, long R, long C, float a, float b, float c, long iterations, int threads) {
+    const long columns = (C + PANEL - 1) / PANEL * PANEL, rows = (R + PANEL - 1) / PANEL * PANEL;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (long k = 0; k < n; k++) {
+        bf16 *const own = x + k * R * C, *const gram = (bf16 *)borrow((rows * C + R * columns + 2 * R * R + R * C) / 2 + 1);
+        bf16 *const polynomial = gram + R * R, *const next = polynomial + R * R;
+        uint32_t *const panels = (uint32_t *)(next + R * C);
+        for (long i = 0; i < iterations; i++) {
+            for (long f = 0; f < R; f += PANEL) pack_panel(own, panels, f, R, C);
+            multiply_rows(own, panels, gram, R, R, C);
+            for (long f = 0; f < R; f += PANEL) pack_panel(gram, panels, f, R, R);
+            multiply_onto(gram, panels, (Start){gram, R, b / c, c}, polynomial, R, R, R);
+            for (long f = 0; f < C; f += PANEL) pack_panel_across(own, panels, f, C, R);
+            multiply_onto(polynomial, panels, (Start){own, C, a, 1.0f}, next, R, C, R);
+            memcpy(own, next, R * C * sizeof(bf16));
+        }
     }
 }
 
@@ -409,25 +586,25 @@ void multiply_panels(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf
 /* C [MR, NR * 16] (+)= A B: A's pairs of numbers lie at A[m * row + p * step], B's at B[p * ldb + n]. */
 INLINE void tile(const int MR, const int NR, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb,
                  float *C, long ldc, int add) {
-    floats total[12][4];
-#pragma GCC unroll 12
+    floats total[8][3];
+#pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 3
         for (int n = 0; n < NR; n++) total[m][n] = add ? _mm512_loadu_ps(C + m * ldc + 16 * n) : _mm512_setzero_ps();
     for (long p = 0; p < P; p++) {
-        __m512bh b[4];
-#pragma GCC unroll 4
+        __m512bh b[3];
+#pragma GCC unroll 3
         for (int n = 0; n < NR; n++) b[n] = (__m512bh)_mm512_loadu_si512(B + p * ldb + 16 * n);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
         for (int m = 0; m < MR; m++) {
             const __m512bh a = (__m512bh)_mm512_set1_epi32((int)A[m * row + p * step]);
-#pragma GCC unroll 4
+#pragma GCC unroll 3
             for (int n = 0; n < NR; n++) total[m][n] = _mm512_dpbf16_ps(total[m][n], a, b[n]);
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 3
         for (int n = 0; n < NR; n++) _mm512_storeu_ps(C + m * ldc + 16 * n, total[m][n]);
 }
 
@@ -443,31 +620,33 @@ INLINE void stripe(const int MR, const int NR, long M, long P, const uint32_t *A
 static void multiply(long M, long N, long P, const uint32_t *A, long row, long step, const uint32_t *B, long ldb, float *C,
                      long ldc, int add) {
     long n = 0;
-    for (; n + 64 <= N; n += 64) stripe(6, 4, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
+    for (; n + 48 <= N; n += 48) stripe(8, 3, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
     for (; n + 32 <= N; n += 32) stripe(8, 2, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
-    if (n < N) stripe(12, 1, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
+    if (n < N) stripe(8, 1, M, P, A, row, step, B + n, ldb, C + n, ldc, add);
 }
 
 #define ROWS 16 /* queries that are computed together */
 
 static inline long up16(long n) { return (n + 15) / 16 * 16; }
 
-/* [T, d] with rows `stride` numbers apart -> pairs along d, transposed: [d / 2, up16(T)], zeros behind T. */
+/* How far apart rows of T numbers are kept: an odd number of cache lines, or their columns would fight for the same few places. */
+static inline long apart(long T) { return (up16(T) / 16 | 1) * 16; }
+
+/* [T, d] with rows `stride` numbers apart -> pairs along d, transposed: [d / 2, apart(T)], zeros behind T. */
 static void pairs_across(const bf16 *x, long stride, long T, long d, uint32_t *to) {
-    const long Tp = up16(T);
-    for (long t = 0; t < T; t += 16) {
-        const long n = T - t < 16 ? T - t : 16;
-        for (long p = 0; p < d / 2; p += 8) {
-            uint32_t *const out = to + p * Tp + t;
-            for (long i = 0; i < n; i++) {
-                const uint32_t *row = (const uint32_t *)(x + (t + i) * stride) + p;
-#pragma GCC unroll 8
-                for (long j = 0; j < 8; j++) out[j * Tp + i] = row[j];
-            }
-            for (long j = 0; j < 8; j++)
-                for (long i = n; i < 16; i++) out[j * Tp + i] = 0;
+    const long Tp = apart(T);
+    for (long t = 0; t < T; t += 16)
+        for (long p = 0; p < d / 2; p += 16) {
+            __m512i rows[16];
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++)
+                rows[i] = t + i < T ? _mm512_maskz_loadu_epi32(first_of(d / 2 - p), (const uint32_t *)(x + (t + i) * stride) + p)
+                                    : _mm512_setzero_si512();
+            transpose(rows);
+#pragma GCC unroll 16
+            for (int j = 0; j < 16; j++)
+                if (p + j < d / 2) _mm512_storeu_si512(to + (p + j) * Tp + t, rows[j]);
         }
-    }
 }
 
 /* [T, d] with rows `stride` numbers apart -> pairs along T: [up16(T) / 2, d], zeros behind T. */
@@ -520,7 +699,7 @@ static long first_seen(const uint16_t *bits, long words, long n) {
    every query sees itself. mixed [B, T, H * d]; normaliser [B, H, T]: log of the sum of the exponentials. d in sixteens. */
 void attend_causal(const bf16 *qkv, const uint16_t *bits, bf16 *mixed, float *normaliser, long B, long T, long H, long K, long d,
                    long masks, int threads) {
-    const long groups = H / K, width = (H + 2 * K) * d, Tp = up16(T), words = Tp / 16, half = Tp * d / 2;
+    const long groups = H / K, width = (H + 2 * K) * d, Tp = apart(T), words = up16(T) / 16, half = Tp * d / 2;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (long task = 0; task < B * K; task++) {
         const long b = task / K, k = task % K;
@@ -593,7 +772,7 @@ static void softmax_backward(long n, long seen, long Tp, const float *scores, co
 void attend_causal_backward(const bf16 *qkv, const uint16_t *bits, const float *turn, const bf16 *mixed, const float *normaliser,
                             const bf16 *grad, bf16 *grad_qkv, long B, long T, long H, long K, long d, long masks, long positions,
                             int threads) {
-    const long groups = H / K, width = (H + 2 * K) * d, Tp = up16(T), words = Tp / 16, half = Tp * d / 2;
+    const long groups = H / K, width = (H + 2 * K) * d, Tp = apart(T), words = up16(T) / 16, half = Tp * d / 2;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (long task = 0; task < B * K; task++) {
         const long b = task / K, k = task % K;

@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from outdo import kernels
+from outdo.models import block
 from outdo.models.adapt import matrix
 from outdo.models.attention import attend_rows, causal_mask, skips_hidden
 from outdo.models.base import LanguageModel, Prompts
 from outdo.models.head import token_logprobs
-from outdo.models.packing import Part, pair_up, stack
 from outdo.models.ops import Matrix, add_normalize, linear, prepack, rms_normalize, swiglu_linear
+from outdo.models.packing import Part, pair_up, stack
 
 _LARGE_BYTES = 1 << 23  # of compute weights: beyond this oneDNN's own order pays, for reading them takes most of a decoding step
 PADDING = 64  # positions behind the longest sequence that right padding may take
@@ -162,8 +163,8 @@ class Layer(nn.Module):
         def linear(norm: Tensor | None, *parts: Weight, order: tuple[tuple[int, float], ...] = ((0, 1.0),) * 2) -> Linear:
             """The parts' rows one below the other."""
             rows = tuple(Part(matrix(x), *o) for x, o in zip(parts, order, strict=False))
-            biases = [Part(x.bias[:, None], *o) for x, o in zip(parts, order, strict=False)] if parts[0].bias is not None else []
-            return Linear(stack(rows, norm, dtype), stack(tuple(biases), None, dtype).squeeze(1) if biases else None)
+            biases = tuple(Part(x.bias[:, None], *o) for x, o in zip(parts, order, strict=False) if x.bias is not None)
+            return Linear(stack(rows, norm, dtype), stack(biases, None, dtype).squeeze(1) if biases else None)
 
         qkv = linear(self.input_layernorm.weight, a.q_proj, a.k_proj, a.v_proj, order=((d, scale), (d, 1.0), (0, 1.0)))
         gate_up = linear(self.post_attention_layernorm.weight, m.gate_proj, m.up_proj)
@@ -268,7 +269,9 @@ class Decoder(LanguageModel):
 
     def after_attention(self, layer: PackedLayer, x: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         """The rest of a layer: x [..., D] and the attention's result [..., H * d] -> x of the next layer, and it normalised."""
-        eps = self.config.rms_norm_eps
+        c, eps = self.config, self.config.rms_norm_eps
+        if not c.o_bias and not c.mlp_bias and block.fuses(x, mixed, layer.down.weight):
+            return block.after_attention(x, mixed, layer.o.weight, layer.gate_up.weight, layer.down.weight, eps)
         x, normed = add_normalize(x, linear(mixed, *layer.o), eps)
         return add_normalize(x, swiglu_linear(linear(normed, *layer.gate_up), *layer.down), eps)
 

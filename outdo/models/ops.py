@@ -19,6 +19,8 @@ from outdo import kernels
 class _NoContext:
     """What `forward` writes to where nobody will ask for a gradient."""
 
+    needs_input_grad: tuple[bool, ...] = ()
+
     def save_for_backward(self, *_: Tensor) -> None: ...
     def set_materialize_grads(self, _: bool) -> None: ...
 

@@ -55,7 +55,7 @@ class _Stack(torch.autograd.Function):
         ctx.save_for_backward(norm, *weights)
         ctx.orders = orders
         out = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=torch.bfloat16)
-        for weight, order, rows in zip(weights, orders, out.split([len(w) for w in weights]), strict=True):
+        for weight, order, rows in zip(weights, orders, torch.split(out, [len(w) for w in weights]), strict=True):
             kernels.pack_rows(weight, norm, rows, *order)
         return out
 
@@ -63,6 +63,6 @@ class _Stack(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         norm, *weights = ctx.saved_tensors
         grads = [kernels.pack_rows_backward(rows, weight, norm, *order) for weight, order, rows in
-                 zip(weights, ctx.orders, grad.contiguous().split([len(w) for w in weights]), strict=True)]
+                 zip(weights, ctx.orders, torch.split(grad.contiguous(), [len(w) for w in weights]), strict=True)]
         of_norm = None if norm is None else torch.cat([part for _, part in grads if part is not None]).sum(0)
         return of_norm, None, *(of_weight for of_weight, _ in grads)

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from outdo import kernels
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
@@ -62,6 +64,9 @@ def orthogonalise(matrices_NRC: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
     x = matrices_NRC.bfloat16()
     x.div_(x.norm(dim=(1, 2), keepdim=True).clamp_(min=1e-7))
+    if kernels.usable(x.device, x.dtype) and not (x.shape[1] | x.shape[2]) % 2:
+        kernels.orthogonalise_(x, _COEFFICIENTS, _ITERATIONS)
+        return x
     for _ in range(_ITERATIONS):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

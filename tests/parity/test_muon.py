@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from outdo import kernels
 from outdo.training import muon
 from outdo.training.muon import Muon
 
@@ -40,7 +41,34 @@ def test_a_matrix_without_gradient_stays() -> None:
     assert torch.equal(still, torch.ones(4, 4)) and not torch.equal(moving, still)
 
 
-def test_flops_are_those_that_torch_counts() -> None:
+@pytest.mark.skipif(kernels.library() is None, reason="no compiled kernels for this machine")
+@pytest.mark.parametrize("shape", [(5, 128, 128), (3, 128, 344), (2, 30, 50), (1, 2, 2)])
+def test_compiled_iterations_are_as_near_to_float64_as_torchs(shape: tuple[int, int, int],
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    right = x.double() / x.double().norm(dim=(1, 2), keepdim=True)
+    a, b, c = muon._COEFFICIENTS
+    for _ in range(muon._ITERATIONS):
+        gram = right @ right.mT
+        right = a * right + (b * gram + c * gram @ gram) @ right
+    calls, compiled = [], kernels.orthogonalise_
+    monkeypatch.setattr(kernels, "orthogonalise_", lambda *a: (calls.append(1), compiled(*a)))
+    ours = muon.orthogonalise(x)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(muon.orthogonalise(x), ours)
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    torchs = muon.orthogonalise(x)
+    assert len(calls) == 2
+    errors = [float((m.double() - right).norm() / right.norm()) for m in (ours, torchs)]
+    assert errors[0] < 1.1 * errors[1] + 1e-3, errors
+
+
+def test_flops_are_those_that_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)  # torch does not see what a compiled kernel multiplies
     for shape in set(SHAPES):
         with FlopCounterMode(display=False) as counted:
             muon.orthogonalise(torch.randn(2, *sorted(shape)))

@@ -25,8 +25,8 @@ def gradients(out: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, inputs, draw(*out.shape, seed=9).to(out.dtype))
 
 
-@pytest.mark.parametrize(("shapes", "pairs"), [(((384, 128), (128, 128), (64, 128)), 32), (((130, 37),), 0), (((96, 1), (32, 1)), 16),
-                                               (((2000, 64),), 0)])
+@pytest.mark.parametrize(("shapes", "pairs"), [(((384, 128), (128, 128), (64, 128)), 32), (((130, 37),), 0),
+                                               (((96, 1), (32, 1)), 16), (((2000, 64),), 0)])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_packed_weights_and_their_gradients_are_pytorchs(shapes: tuple[tuple[int, int], ...], pairs: int, scaled: bool) -> None:
     weights = [draw(*s, seed=i).requires_grad_() for i, s in enumerate(shapes)]
