@@ -225,8 +225,9 @@ def after_attention(x: Tensor, mixed: Tensor, o: Panels, gate_up: Panels, down: 
 
 def after_attention_backward(grad_y: Tensor, grad_total: Tensor | None, o: Panels, gate_up: Panels, down: Panels,
                              between: Between) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """o, gate_up, down: the weights by `pack_across`. Gradient of total, swiglu's result once more, gradients of swiglu's input, first
-    and mixed.
+    """o, gate_up, down: the weights by `pack_across`.
+
+    Gradient of total, swiglu's result once more, gradients of swiglu's input, of first and of mixed.
     """
     y, inner = between.y, between.inner
     rows, D, F, A = y.numel() // y.shape[-1], y.shape[-1], inner.shape[-1] // 2, o.rows
