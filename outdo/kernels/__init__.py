@@ -40,6 +40,7 @@ _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end wi
     "pack_panels": (_P, _P, _L, _L),
     "pack_panels_across": (_P, _P, _L, _L),
     "multiply_panels": (_P, _P, _P, _P, _L, _L, _L),
+    "outer": (_P, _P, _P, _L, _L, _L),
     "after_attention": (*[_P] * 11, _L, _L, _L, _L, _F),
     "after_attention_backward": (*[_P] * 15, _L, _L, _L, _L),
     "orthogonalise": (_P, _L, _L, _L, _F, _F, _F, _L),
@@ -193,6 +194,13 @@ def pack_across(weight: Tensor) -> Panels:
 def orthogonalise_(x: Tensor, coefficients: tuple[float, float, float], iterations: int) -> None:
     """Newton-Schulz in place, x [N, R, C], R <= C, both even: x becomes a x + (b g + c g g) x with g = x x'."""
     _call("orthogonalise", x, *x.shape, *coefficients, iterations)
+
+
+def outer(grad: Tensor, x: Tensor) -> Tensor:
+    """grad [..., F], x [..., D] -> the sum of all rows' outer products [F, D]; for small results, whose sums stay in the cache."""
+    out = x.new_empty(grad.shape[-1], x.shape[-1])
+    _call("outer", grad, x, out, x.numel() // x.shape[-1], *out.shape)
+    return out
 
 
 class Between(NamedTuple):

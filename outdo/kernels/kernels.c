@@ -77,6 +77,11 @@ INLINE floats turned_back(floats x, floats turn) {
     return _mm512_fmsubadd_ps(x, _mm512_moveldup_ps(turn), _mm512_mul_ps(_mm512_permute_ps(x, 0xb1), _mm512_movehdup_ps(turn)));
 }
 
+INLINE long up16(long n) { return (n + 15) / 16 * 16; }
+
+/* How far apart rows of n words are kept: an odd number of cache lines, or their columns would fight for the same few places. */
+INLINE long apart(long n) { return (up16(n) / 16 | 1) * 16; }
+
 /* Sixteen rows of sixteen words become columns. */
 INLINE void transpose(__m512i *rows) {
     __m512i pairs[16];
@@ -503,6 +508,80 @@ static void multiply_rows(const bf16 *x, const uint32_t *panels, bf16 *y, long M
     for (long f = 0; f < F; f += PANEL) multiply_panel(0, x, panels, (Start){NULL, 0, 1.0f, 1.0f}, y, f, M, F, D);
 }
 
+/* --- gradients of small weights: many rows summed up --- */
+
+#define DEEP 128 /* rows that are summed before the sums go back to memory */
+
+/* C [8, 16 NR] += A' B for pairs of rows: A [pairs, .] at a distance of lda words, B a panel. */
+INLINE void outer_tile(const int NR, long pairs, const uint32_t *A, long lda, const uint32_t *panel, float *C, long ldc) {
+    floats total[8][3];
+#pragma GCC unroll 8
+    for (int m = 0; m < 8; m++)
+#pragma GCC unroll 3
+        for (int j = 0; j < NR; j++) total[m][j] = _mm512_loadu_ps(C + m * ldc + 16 * j);
+    for (long p = 0; p < pairs; p++, A += lda, panel += PANEL) {
+        __m512bh b[3];
+#pragma GCC unroll 3
+        for (int j = 0; j < NR; j++) b[j] = (__m512bh)_mm512_loadu_si512(panel + 16 * j);
+#pragma GCC unroll 8
+        for (int m = 0; m < 8; m++) {
+            const __m512bh a = (__m512bh)_mm512_set1_epi32((int)A[m]);
+#pragma GCC unroll 3
+            for (int j = 0; j < NR; j++) total[m][j] = _mm512_dpbf16_ps(total[m][j], a, b[j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < 8; m++)
+#pragma GCC unroll 3
+        for (int j = 0; j < NR; j++) _mm512_storeu_ps(C + m * ldc + 16 * j, total[m][j]);
+}
+
+/* to [n / 2, width rounded up to sixteens]: neighbouring rows of x in pairs, n even or the last one's partner 0; lda words apart. */
+static void pair_rows(const bf16 *x, long stride, long n, long width, uint32_t *to, long lda) {
+    for (long t = 0; t < n; t += 2)
+        for (long j = 0; j < width; j += 16) {
+            const __mmask16 m = first_of(width - j);
+            const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, x + t * stride + j));
+            const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(t + 1 < n ? m : 0, x + (t + 1) * stride + j));
+            _mm512_storeu_si512(to + t / 2 * lda + j, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        }
+}
+
+/* out [F, D] = grad' x, grad [rows, F], x [rows, D]. */
+void outer(const bf16 *grad, const bf16 *x, bf16 *out, long rows, long F, long D, int threads) {
+    const long part = ((F + threads - 1) / threads + 7) / 8 * 8;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long f = 0; f < F; f += part) {
+        const long own = F - f < part ? F - f : part, ldc = up16(D), lda = apart(own);
+        const long lines = DEEP * ((own + 31) / 32) / ((D + PANEL - 1) / PANEL * ((own + 7) / 8)) + 1;
+        float *const C = borrow(up16(own) * ldc + DEEP / 2 * (lda + PANEL));
+        uint32_t *const pairs = (uint32_t *)(C + up16(own) * ldc), *const panel = pairs + DEEP / 2 * lda;
+        memset(C, 0, up16(own) * ldc * sizeof(float));
+        for (long t = 0; t < rows; t += DEEP) {
+            const long n = rows - t < DEEP ? rows - t : DEEP;
+            pair_rows(grad + t * F + f, F, n, own, pairs, lda);
+            const bf16 *next = grad + (t + DEEP) * F + f; /* asked for line by line while this part is multiplied */
+            long column = 0, left = rows - t - DEEP < DEEP ? rows - t - DEEP : DEEP;
+            for (long d = 0; d < D; d += PANEL) {
+                const long wide = D - d < PANEL ? D - d : PANEL;
+                pair_rows(x + t * D + d, D, n, wide, panel, PANEL);
+                for (long m = 0; m < own; m += 8) {
+                    for (long line = 0; line < lines && left > 0; line++) {
+                        _mm_prefetch((const char *)(next + column), _MM_HINT_T1);
+                        if ((column += 32) >= own) column = 0, next += F, left--;
+                    }
+                    if (wide > 32) outer_tile(3, (n + 1) / 2, pairs + m, lda, panel, C + m * ldc + d, ldc);
+                    else if (wide > 16)
+                        outer_tile(2, (n + 1) / 2, pairs + m, lda, panel, C + m * ldc + d, ldc);
+                    else
+                        outer_tile(1, (n + 1) / 2, pairs + m, lda, panel, C + m * ldc + d, ldc);
+                }
+            }
+        }
+        for (long m = 0; m < own; m++) SIXTEENS(i, k, D, store(out + (f + m) * D + i, k, _mm512_loadu_ps(C + m * ldc + i)););
+    }
+}
+
 /* --- what a layer does behind its attention, for a few rows at a time: what lies between the products stays in the cache --- */
 
 #define TOGETHER 32 /* rows */
@@ -626,11 +705,6 @@ static void multiply(long M, long N, long P, const uint32_t *A, long row, long s
 }
 
 #define ROWS 16 /* queries that are computed together */
-
-static inline long up16(long n) { return (n + 15) / 16 * 16; }
-
-/* How far apart rows of T numbers are kept: an odd number of cache lines, or their columns would fight for the same few places. */
-static inline long apart(long T) { return (up16(T) / 16 | 1) * 16; }
 
 /* [T, d] with rows `stride` numbers apart -> pairs along d, transposed: [d / 2, apart(T)], zeros behind T. */
 static void pairs_across(const bf16 *x, long stride, long T, long d, uint32_t *to) {
