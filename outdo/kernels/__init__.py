@@ -103,7 +103,7 @@ def attends(keys: Tensor) -> bool:
 
 
 def _call(name: str, *arguments: Tensor | float | None) -> None:
-    plain = (x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
+    plain = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     getattr(library(), name)(*plain, torch.get_num_threads())
 
 

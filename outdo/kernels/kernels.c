@@ -500,6 +500,30 @@ void multiply_panels(const bf16 *x, const uint32_t *panels, const bf16 *bias, bf
     for (long f = 0; f < F; f += PANEL) multiply_panel(1, x, panels, start, y, f, M, F, D);
 }
 
+/* What will be read or written next, asked for bit by bit while something else is computed. */
+typedef struct {
+    const char *at[12], *end[12];
+    int n, now;
+} Ahead;
+
+static void announce(Ahead *ahead, const void *from, long numbers) {
+    if (from) ahead->at[ahead->n] = from, ahead->end[ahead->n++] = (const char *)((const bf16 *)from + numbers);
+}
+
+INLINE void ask(Ahead *ahead, long lines) {
+    for (; lines > 0 && ahead->now < ahead->n; lines--) {
+        _mm_prefetch(ahead->at[ahead->now], _MM_HINT_T1);
+        if ((ahead->at[ahead->now] += 64) >= ahead->end[ahead->now]) ahead->now++;
+    }
+}
+
+static void multiply_rows_asking(const bf16 *x, const uint32_t *panels, bf16 *y, long M, long F, long D, Ahead *ahead, long lines) {
+    for (long f = 0; f < F; f += PANEL) {
+        ask(ahead, lines);
+        multiply_panel(0, x, panels, (Start){NULL, 0, 1.0f, 1.0f}, y, f, M, F, D);
+    }
+}
+
 static void multiply_onto(const bf16 *x, const uint32_t *panels, const Start start, bf16 *y, long M, long F, long D) {
     for (long f = 0; f < F; f += PANEL) multiply_panel(0, x, panels, start, y, f, M, F, D);
 }
@@ -553,23 +577,21 @@ void outer(const bf16 *grad, const bf16 *x, bf16 *out, long rows, long F, long D
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long f = 0; f < F; f += part) {
         const long own = F - f < part ? F - f : part, ldc = up16(D), lda = apart(own);
-        const long lines = DEEP * ((own + 31) / 32) / ((D + PANEL - 1) / PANEL * ((own + 7) / 8)) + 1;
+        const long lines = DEEP * (F + D) / 32 / ((D + PANEL - 1) / PANEL * ((own + 7) / 8)) + 1;
         float *const C = borrow(up16(own) * ldc + DEEP / 2 * (lda + PANEL));
         uint32_t *const pairs = (uint32_t *)(C + up16(own) * ldc), *const panel = pairs + DEEP / 2 * lda;
         memset(C, 0, up16(own) * ldc * sizeof(float));
         for (long t = 0; t < rows; t += DEEP) {
             const long n = rows - t < DEEP ? rows - t : DEEP;
             pair_rows(grad + t * F + f, F, n, own, pairs, lda);
-            const bf16 *next = grad + (t + DEEP) * F + f; /* asked for line by line while this part is multiplied */
-            long column = 0, left = rows - t - DEEP < DEEP ? rows - t - DEEP : DEEP;
+            Ahead ahead = {.n = 0, .now = 0};
+            const long more = rows - t - DEEP < DEEP ? rows - t - DEEP : DEEP;
+            if (more > 0) announce(&ahead, grad + (t + DEEP) * F + f, (more - 1) * F + own), announce(&ahead, x + (t + DEEP) * D, more * D);
             for (long d = 0; d < D; d += PANEL) {
                 const long wide = D - d < PANEL ? D - d : PANEL;
                 pair_rows(x + t * D + d, D, n, wide, panel, PANEL);
                 for (long m = 0; m < own; m += 8) {
-                    for (long line = 0; line < lines && left > 0; line++) {
-                        _mm_prefetch((const char *)(next + column), _MM_HINT_T1);
-                        if ((column += 32) >= own) column = 0, next += F, left--;
-                    }
+                    ask(&ahead, lines);
                     if (wide > 32) outer_tile(3, (n + 1) / 2, pairs + m, lda, panel, C + m * ldc + d, ldc);
                     else if (wide > 16)
                         outer_tile(2, (n + 1) / 2, pairs + m, lda, panel, C + m * ldc + d, ldc);
@@ -598,14 +620,22 @@ void after_attention(const bf16 *x, const bf16 *mixed, const uint32_t *o, const 
         bf16 *const part = (bf16 *)borrow(TOGETHER * (3 * D + 3 * F) / 2 + 1), *const first = part + TOGETHER * D;
         bf16 *const normed = y1 ? y1 + r * D : first + TOGETHER * D, *const hidden = first + 2 * TOGETHER * D;
         bf16 *const wide = inner ? inner + 2 * r * F : hidden + TOGETHER * F;
+        Ahead ahead = {.n = 0, .now = 0};
+        const long s = r + threads * TOGETHER, more = rows - s < TOGETHER ? rows - s : TOGETHER;
+        if (more > 0) {
+            announce(&ahead, mixed + s * A, more * A), announce(&ahead, x + s * D, more * D);
+            announce(&ahead, y1 ? y1 + s * D : NULL, more * D), announce(&ahead, inner ? inner + 2 * s * F : NULL, more * 2 * F);
+            announce(&ahead, total + s * D, more * D), announce(&ahead, y + s * D, more * D);
+        }
+        const long lines = TOGETHER * (A + 4 * D + 2 * F) / 32 / ((2 * F + D) / PANEL) + 1;
         multiply_rows(mixed + r * A, o, part, n, D, A);
         for (long i = 0; i < n; i++) {
             const float root = normalize_row(x + (r + i) * D, part + i * D, first + i * D, normed + i * D, D, eps);
             if (inverse1) inverse1[r + i] = root;
         }
-        multiply_rows(normed, gate_up, wide, n, 2 * F, D);
+        multiply_rows_asking(normed, gate_up, wide, n, 2 * F, D, &ahead, lines);
         for (long i = 0; i < n; i++) swiglu_row(wide + 2 * i * F, hidden + i * F, F);
-        multiply_rows(hidden, down, part, n, D, F);
+        multiply_rows_asking(hidden, down, part, n, D, F, &ahead, lines);
         for (long i = 0; i < n; i++) {
             const long at = (r + i) * D;
             const float root = normalize_row(first + i * D, part + i * D, total + at, y + at, D, eps);
@@ -624,12 +654,22 @@ void after_attention_backward(const bf16 *grad_y, const bf16 *beside, const uint
     for (long r = 0; r < rows; r += TOGETHER) {
         const long n = rows - r < TOGETHER ? rows - r : TOGETHER;
         bf16 *const part = (bf16 *)borrow(TOGETHER * (D + F) / 2 + 1), *const grad_hidden = part + TOGETHER * D;
+        Ahead ahead = {.n = 0, .now = 0};
+        const long s = r + threads * TOGETHER, more = rows - s < TOGETHER ? rows - s : TOGETHER;
+        if (more > 0) {
+            announce(&ahead, grad_y + s * D, more * D), announce(&ahead, beside ? beside + s * D : NULL, more * D);
+            announce(&ahead, y + s * D, more * D), announce(&ahead, inner + 2 * s * F, more * 2 * F);
+            announce(&ahead, y1 + s * D, more * D), announce(&ahead, grad_total + s * D, more * D);
+            announce(&ahead, hidden + s * F, more * F), announce(&ahead, grad_inner + 2 * s * F, more * 2 * F);
+            announce(&ahead, grad_first + s * D, more * D), announce(&ahead, grad_mixed + s * A, more * A);
+        }
+        const long lines = TOGETHER * (A + 6 * D + 5 * F) / 32 / ((F + D) / PANEL) + 1;
         for (long i = r; i < r + n; i++)
             normalize_row_backward(grad_y + i * D, beside ? beside + i * D : NULL, y + i * D, inverse[i], grad_total + i * D, D);
-        multiply_rows(grad_total + r * D, down, grad_hidden, n, F, D);
+        multiply_rows_asking(grad_total + r * D, down, grad_hidden, n, F, D, &ahead, lines);
         for (long i = 0; i < n; i++)
             swiglu_row_backward(inner + 2 * (r + i) * F, grad_hidden + i * F, hidden + (r + i) * F, grad_inner + 2 * (r + i) * F, F);
-        multiply_rows(grad_inner + 2 * r * F, gate_up, part, n, D, 2 * F);
+        multiply_rows_asking(grad_inner + 2 * r * F, gate_up, part, n, D, 2 * F, &ahead, lines);
         for (long i = 0; i < n; i++) {
             const long at = (r + i) * D;
             normalize_row_backward(part + i * D, grad_total + at, y1 + at, inverse1[r + i], grad_first + at, D);

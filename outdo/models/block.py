@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from outdo import kernels
-from outdo.models.ops import Matrix, apply
+from outdo.models.ops import Matrix, apply, weight_gradient
 
 _FEW_ROWS = 64  # fewer are bound by reading the weights
 
@@ -63,6 +63,6 @@ class _AfterAttention(torch.autograd.Function):
         panels = kernels.pack_across(o), kernels.pack_across(gate_up), kernels.pack_across(down)
         of_total, hidden, of_inner, of_first, of_mixed = kernels.after_attention_backward(grad_y, beside, *panels, between)
         pairs = ((of_first, mixed), (of_inner, between.y1), (of_total, hidden))
-        of_weights = (g.flatten(0, -2).t() @ x.flatten(0, -2) if wanted else None
-                      for (g, x), wanted in zip(pairs, ctx.needs_input_grad[2:5], strict=True))
+        of_weights = (weight_gradient(*pair) if wanted else None
+                      for pair, wanted in zip(pairs, ctx.needs_input_grad[2:5], strict=True))
         return of_first, of_mixed, *of_weights, None

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outdo.models.ops import weight_gradient
+
 _CHUNK_BYTES = 1 << 25  # of float32 logits at a time
 
 
@@ -36,7 +38,7 @@ class _TokenLogprobs(torch.autograd.Function):
         for part in _chunks(logits):
             p = _scaled(logits[part], ctx.temperature).sub_(normaliser[part, None]).exp_().mul_(-scaled_grad[part])
             logits[part] = p.scatter_add_(1, targets[part, None], scaled_grad[part])  # their gradient takes their place
-        return logits @ head, logits.T @ hidden, None, None
+        return logits @ head, weight_gradient(logits, hidden), None, None
 
 
 def _chunks(logits: Tensor) -> list[slice]:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from outdo import kernels
 
+_FEW_SUMS = 1 << 17  # numbers of a weight whose gradient fits into a core's cache in float32
+
 
 class _NoContext:
     """What `forward` writes to where nobody will ask for a gradient."""
@@ -42,7 +44,34 @@ def linear(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
     if weight.is_mkldnn:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return out
+    if bias is None and torch.is_grad_enabled() and _sums_fit(*weight.shape) and kernels.usable(x.device, x.dtype):
+        out = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+        return out
     return F.linear(x, weight, bias)
+
+
+def _sums_fit(rows: int, columns: int) -> bool:
+    return rows * columns <= _FEW_SUMS
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad [..., F], x [..., D] -> their outer products summed over all rows, [F, D]."""
+    if kernels.usable(x.device, x.dtype) and _sums_fit(grad.shape[-1], x.shape[-1]):
+        return kernels.outer(grad.contiguous(), x.contiguous())
+    return grad.flatten(0, -2).t() @ x.flatten(0, -2)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad
+        return grad @ weight if wants_x else None, weight_gradient(grad, x) if wants_weight else None
 
 
 def prepack(weight: Tensor) -> Matrix:
@@ -147,9 +176,8 @@ class _SwiGLULinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         _, wants_weight, wants_bias = ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
         y, grad_x = _swiglu_backward(x, grad @ weight)
-        return grad_x, rows.t() @ y.flatten(0, -2) if wants_weight else None, rows.sum(0) if wants_bias else None
+        return grad_x, weight_gradient(grad, y) if wants_weight else None, grad.flatten(0, -2).sum(0) if wants_bias else None
 
 
 def swiglu_linear(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
