@@ -197,7 +197,7 @@ def orthogonalise_(x: Tensor, coefficients: tuple[float, float, float], iteratio
 
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:
-    """grad [..., F], x [..., D] -> the sum of all rows' outer products [F, D]; for small results, whose sums stay in the cache."""
+    """grad [..., F], x [..., D] -> the sum of all rows' outer products [F, D]; for small ones, whose sums stay in the cache."""
     out = x.new_empty(grad.shape[-1], x.shape[-1])
     _call("outer", grad, x, out, x.numel() // x.shape[-1], *out.shape)
     return out

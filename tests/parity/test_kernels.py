@@ -17,7 +17,7 @@ from torch import Tensor
 from outdo import kernels
 from outdo.models.attention import attend_rows, causal_bias, causal_mask
 from outdo.models.base import Prompts
-from outdo.models.ops import add_normalize, swiglu_linear
+from outdo.models.ops import add_normalize, linear, swiglu_linear
 
 compiled = pytest.mark.skipif(kernels.library() is None, reason="no compiled kernels for this machine")
 BF16 = torch.bfloat16
@@ -205,3 +205,33 @@ def test_compiled_once(tmp_path: Path) -> None:
         (library,) = (p for p in tmp_path.rglob("*") if p.is_file())
         made.append((library, library.stat().st_mtime_ns))
     assert made[0] == made[1]
+
+
+@compiled
+@pytest.mark.parametrize(("rows", "F", "D"), [(2176, 688, 128), (77, 50, 36), (300, 128, 344), (128, 8, 16), (129, 24, 48),
+                                               (1, 9, 20)])
+def test_sums_of_outer_products(rows: int, F: int, D: int) -> None:
+    grad, x = draw(rows, F, seed=1), draw(rows, D, seed=2)
+    right = grad.double().T @ x.double()
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(kernels.outer(grad, x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert (found[0] - right).norm() < 0.003 * right.norm()  # bf16 has 8 bits; a sum of rows left out would be far more
+
+
+@compiled
+def test_linear_layers_of_small_weights_have_torchs_gradients() -> None:
+    x, weight = draw(2, 70, 48).requires_grad_(), draw(96, 48, seed=1).requires_grad_()
+    out = linear(x, weight)
+    assert torch.equal(out, torch.nn.functional.linear(x, weight))
+    grad = draw(2, 70, 96, seed=2)
+    ours = torch.autograd.grad(out, (x, weight), grad)
+    torchs = torch.autograd.grad(torch.nn.functional.linear(x, weight), (x, weight), grad)
+    assert torch.equal(ours[0], torchs[0])
+    assert (ours[1] - torchs[1]).abs().max() <= 0.01 * torchs[1].abs().max()
