@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ _ARGUMENTS = {  # as in kernels.c, without the number of threads that all end wi
     "outer": (_P, _P, _P, _L, _L, _L),
     "after_attention": (*[_P] * 11, _L, _L, _L, _L, _F),
     "after_attention_backward": (*[_P] * 15, _L, _L, _L, _L),
-    "orthogonalise": (_P, _L, _L, _L, _F, _F, _F, _L),
+    "muon": (_P, _P, _P, _P, _P, _L, _F, _F, _F, _F, _F, _F, _L),
     "visible": (_P, _P, _P, _P, _L, _L, _L),
     "attend_causal": (_P, _P, _P, _P, _L, _L, _L, _L, _L, _L),
     "attend_causal_backward": (_P, _P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _L, _L),
@@ -191,9 +192,13 @@ def pack_across(weight: Tensor) -> Panels:
     return Panels(panels, F)
 
 
-def orthogonalise_(x: Tensor, coefficients: tuple[float, float, float], iterations: int) -> None:
-    """Newton-Schulz in place, x [N, R, C], R <= C, both even: x becomes a x + (b g + c g g) x with g = x x'."""
-    _call("orthogonalise", x, *x.shape, *coefficients, iterations)
+def muon_(weights: Sequence[Tensor], grads: Sequence[Tensor], means: Sequence[Tensor], lr: float, momentum: float,
+          weight_decay: float, coefficients: tuple[float, float, float], iterations: int) -> None:
+    """One step of Muon for matrices with even sides, all in float32: weights and the running means of their gradients change."""
+    n = len(weights)
+    pointers = [(_P * n)(*(x.data_ptr() for x in xs)) for xs in (weights, grads, means)]
+    sides = [(_L * n)(*(w.shape[i] for w in weights)) for i in (0, 1)]
+    _call("muon", *map(ctypes.addressof, pointers), *map(ctypes.addressof, sides), n, lr, momentum, weight_decay, *coefficients, iterations)
 
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:

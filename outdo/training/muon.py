@@ -1,8 +1,8 @@
 """Muon: momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-The arithmetic of `torch.optim.Muon` without weight decay's default and one matrix at a time: matrices of one shape go
-through the Newton-Schulz iteration together as one batched product, which for matrices of a few hundred rows takes half
-the time. Its slow twin is torch's own, in tests/parity.
+The arithmetic of `torch.optim.Muon` without weight decay's default and one matrix at a time: where there are compiled kernels
+they take each matrix from gradient to step in one go; elsewhere matrices of one shape go through the Newton-Schulz iteration
+together, as one batched product. The slow twin of both is torch's own, in tests/parity.
 """
 
 from __future__ import annotations
@@ -31,26 +31,41 @@ class Muon(torch.optim.Optimizer):
         """Apply the gradients."""
         del closure
         for group in self.param_groups:
-            by_sides: dict[tuple[int, int], list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_sides.setdefault((min(p.shape), max(p.shape)), []).append(p)
-            for params in by_sides.values():
-                wide = [d.t() if d.shape[0] > d.shape[1] else d for d in self._directions(params, group["momentum"])]
-                if group["weight_decay"]:
-                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                for p, update in zip(params, orthogonalise(torch.stack(wide)), strict=True):
-                    tall = p.shape[0] > p.shape[1]
-                    p.add_(update.t() if tall else update, alpha=-group["lr"] * (sqrt(p.shape[0] / p.shape[1]) if tall else 1.0))
+            params = [p for p in group["params"] if p.grad is not None]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            compiled = [p for p in params if _compiled(p)]
+            if compiled:
+                kernels.muon_(compiled, *self._means(compiled), group["lr"], group["momentum"], group["weight_decay"],
+                              _COEFFICIENTS, _ITERATIONS)
+            self._step([p for p in params if not _compiled(p)], group)
 
-    def _directions(self, params: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
-        """Nesterov momentum; its buffers are running means."""
+    def _step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """By PyTorch, matrices of one shape or its transpose together."""
+        by_sides: dict[tuple[int, int], list[Tensor]] = {}
         for p in params:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        grads, buffers = [cast(Tensor, p.grad) for p in params], [self.state[p]["momentum_buffer"] for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        return torch._foreach_lerp(grads, buffers, momentum)
+            by_sides.setdefault((min(p.shape), max(p.shape)), []).append(p)
+        for alike in by_sides.values():
+            grads, means = self._means(alike)
+            torch._foreach_lerp_(means, grads, 1 - group["momentum"])
+            directions = torch._foreach_lerp(grads, means, group["momentum"])  # Nesterov's
+            wide = [d.t() if d.shape[0] > d.shape[1] else d for d in directions]
+            if group["weight_decay"]:
+                torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
+            for p, update in zip(alike, orthogonalise(torch.stack(wide)), strict=True):
+                tall = p.shape[0] > p.shape[1]
+                p.add_(update.t() if tall else update, alpha=-group["lr"] * (sqrt(p.shape[0] / p.shape[1]) if tall else 1.0))
+
+    def _means(self, params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Gradients, and the running means of those before."""
+        return [cast(Tensor, p.grad) for p in params], [self.state[p]["momentum_buffer"] for p in params]
+
+
+def _compiled(p: Tensor) -> bool:
+    """Whether `kernels.muon_` takes it."""
+    plain = p.dtype == torch.float32 and p.is_contiguous() and cast(Tensor, p.grad).is_contiguous()
+    return plain and not (p.shape[0] | p.shape[1]) % 2 and kernels.usable(p.device, torch.bfloat16)
 
 
 def flops(rows: int, columns: int) -> float:
@@ -64,9 +79,6 @@ def orthogonalise(matrices_NRC: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
     x = matrices_NRC.bfloat16()
     x.div_(x.norm(dim=(1, 2), keepdim=True).clamp_(min=1e-7))
-    if kernels.usable(x.device, x.dtype) and not (x.shape[1] | x.shape[2]) % 2:
-        kernels.orthogonalise_(x, _COEFFICIENTS, _ITERATIONS)
-        return x
     for _ in range(_ITERATIONS):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
