@@ -198,7 +198,8 @@ def muon_(weights: Sequence[Tensor], grads: Sequence[Tensor], means: Sequence[Te
     n = len(weights)
     pointers = [(_P * n)(*(x.data_ptr() for x in xs)) for xs in (weights, grads, means)]
     sides = [(_L * n)(*(w.shape[i] for w in weights)) for i in (0, 1)]
-    _call("muon", *map(ctypes.addressof, pointers), *map(ctypes.addressof, sides), n, lr, momentum, weight_decay, *coefficients, iterations)
+    addresses = [*map(ctypes.addressof, pointers), *map(ctypes.addressof, sides)]
+    _call("muon", *addresses, n, lr, momentum, weight_decay, *coefficients, iterations)
 
 
 def outer(grad: Tensor, x: Tensor) -> Tensor:
