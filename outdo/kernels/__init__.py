@@ -1,10 +1,10 @@
-"""Compiled CPU kernels: norms, SwiGLU, rotary positions and attention of a decoder, and products of few rows.
+"""Compiled CPU kernels: what lies between a decoder's large products, a layer's second half, small weights' gradients, Muon.
 
 Eager PyTorch walks memory once per operation and calls from Python once per walk; for models of up to some hundred million
-parameters that takes as long as the products. `kernels.c` is compiled once per machine by the C compiler that is there, in about
-three seconds, and kept in the user's cache. Where there is none, or OUTDO_KERNELS=off, the callers compute the same by
-PyTorch: those are the slow twins that tests/parity compares with. Tensors are contiguous, bf16, and lie on a CPU with
-AVX-512's products of bf16.
+parameters that takes as long as the products. `kernels.c` and what it includes are compiled once per machine by the C compiler
+that is there, in about five seconds, and kept in the user's cache. Where there is none, or OUTDO_KERNELS=off, the callers compute
+the same by PyTorch: those are the slow twins that tests/parity compares with. Tensors are contiguous, bf16, and lie on a CPU
+with AVX-512's products of bf16.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled(compiler: str) -> Path:
-    """The library's file: one for each source, compiler and processor, for a cache may be shared by machines."""
+    """The library's file: one for all sources, each compiler and processor, for a cache may be shared by machines."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    source = (_HERE / "kernels.c").read_bytes()
-    mark = hashlib.sha256(b"\0".join([source, version, " ".join(_FLAGS).encode(), _processor()])).hexdigest()[:16]
+    sources = [file.read_bytes() for file in sorted(_HERE.glob("*.c"))]
+    mark = hashlib.sha256(b"\0".join([*sources, version, " ".join(_FLAGS).encode(), _processor()])).hexdigest()[:16]
     target = cache() / "kernels" / f"{mark}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
