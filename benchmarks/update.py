@@ -63,9 +63,13 @@ def worker(kind: str) -> None:
 def compare(kind: str, folders: list[Path], rounds: int, steps: int) -> None:
     """Print a line for each checkout."""
     command, own = [sys.executable, __file__, "--worker", kind], {"OMP_NUM_THREADS": str(WORK[kind][0])}
-    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                env={**os.environ, **own, "PYTHONPATH": str(f)}) for f in folders]
-    first = [[float(x) for x in p.stdout.readline().split()] for p in started if p.stdout]
+    started, flops, peak = list[subprocess.Popen[str]](), 0.0, 0.0
+    for folder in folders:  # one by one: the peak is measured with nothing beside it
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                                   env={**os.environ, **own, "PYTHONPATH": str(folder)})
+        assert process.stdout
+        flops, seen = (float(x) for x in process.stdout.readline().split())
+        started, peak = [*started, process], max(peak, seen)
     found: list[list[tuple[float, float]]] = [[] for _ in folders]
     for turn in range(rounds):
         for i in range(len(folders)) if turn % 2 else reversed(range(len(folders))):
@@ -74,7 +78,7 @@ def compare(kind: str, folders: list[Path], rounds: int, steps: int) -> None:
             process.stdin.write(f"{steps}\n")
             median, best = process.stdout.readline().split()
             found[i].append((float(median), float(best)))
-    for folder, (flops, peak), turns, process in zip(folders, first, found, started, strict=True):
+    for folder, turns, process in zip(folders, found, started, strict=True):
         median, best = statistics.median(m for m, _ in turns), min(b for _, b in turns)
         ratios = sorted(m / other for (m, _), (other, _) in zip(turns, found[0], strict=True))
         quarter = len(ratios) // 4
