@@ -21,7 +21,7 @@ void after_attention(const bf16 *x, const bf16 *mixed, const uint32_t *o, const 
             announce(&ahead, y1 ? y1 + s * D : NULL, more * D), announce(&ahead, inner ? inner + 2 * s * F : NULL, more * 2 * F);
             announce(&ahead, total + s * D, more * D), announce(&ahead, y + s * D, more * D);
         }
-        const long lines = TOGETHER * (A + 4 * D + 2 * F) / 32 / ((2 * F + D) / PANEL) + 1;
+        const long lines = TOGETHER * (A + 4 * D + 2 * F) / 32 / (panels_of(2 * F) + panels_of(D)) + 1;
         multiply_rows(mixed + r * A, o, part, n, D, A);
         for (long i = 0; i < n; i++) {
             const float root = normalize_row(x + (r + i) * D, part + i * D, first + i * D, normed + i * D, D, eps);
@@ -57,7 +57,7 @@ void after_attention_backward(const bf16 *grad_y, const bf16 *beside, const uint
             announce(&ahead, hidden + s * F, more * F), announce(&ahead, grad_inner + 2 * s * F, more * 2 * F);
             announce(&ahead, grad_first + s * D, more * D), announce(&ahead, grad_mixed + s * A, more * A);
         }
-        const long lines = TOGETHER * (A + 6 * D + 5 * F) / 32 / ((F + D) / PANEL) + 1;
+        const long lines = TOGETHER * (A + 6 * D + 5 * F) / 32 / (panels_of(F) + panels_of(D)) + 1;
         for (long i = r; i < r + n; i++)
             normalize_row_backward(grad_y + i * D, beside ? beside + i * D : NULL, y + i * D, inverse[i], grad_total + i * D, D);
         multiply_rows_asking(grad_total + r * D, down, grad_hidden, n, F, D, &ahead, lines);

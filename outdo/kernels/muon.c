@@ -57,8 +57,7 @@ void muon(float *const *weights, const float *const *grads, float *const *means,
     for (long k = 0; k < n; k++) {
         const int tall = rows[k] > columns[k];
         const long R = tall ? columns[k] : rows[k], C = tall ? rows[k] : columns[k];
-        const long room = (C + PANEL - 1) / PANEL * PANEL * R > (R + PANEL - 1) / PANEL * PANEL * C
-                              ? (C + PANEL - 1) / PANEL * PANEL * R : (R + PANEL - 1) / PANEL * PANEL * C;
+        const long room = PANEL * PANEL * panels_of(C) * panels_of(R);
         bf16 *x = (bf16 *)borrow((room + 2 * R * R + 2 * R * C) / 2 + 1), *next = x + R * C;
         bf16 *const gram = next + R * C, *const polynomial = gram + R * R;
         uint32_t *const panels = (uint32_t *)(polynomial + R * R);

@@ -2,6 +2,8 @@
 
 #define PANEL 48 /* columns of a product that are computed together: 8 rows of them fill 24 registers */
 
+INLINE long panels_of(long columns) { return (columns + PANEL - 1) / PANEL; }
+
 /* Weight [F, D] -> panels [ceil(F / 48), D / 2, 48] of pairs along D, in the order in which `multiply_panels` reads them: the one
    with columns from f on. */
 static void pack_panel(const bf16 *weight, uint32_t *panels, long f, long F, long D) {
@@ -169,7 +171,7 @@ void outer(const bf16 *grad, const bf16 *x, bf16 *out, long rows, long F, long D
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long f = 0; f < F; f += part) {
         const long own = F - f < part ? F - f : part, ldc = up16(D), lda = apart(own);
-        const long lines = DEEP * (F + D) / 32 / ((D + PANEL - 1) / PANEL * ((own + 7) / 8)) + 1;
+        const long lines = DEEP * (F + D) / 32 / (panels_of(D) * ((own + 7) / 8)) + 1;
         float *const C = borrow(up16(own) * ldc + DEEP / 2 * (lda + PANEL));
         uint32_t *const pairs = (uint32_t *)(C + up16(own) * ldc), *const panel = pairs + DEEP / 2 * lda;
         memset(C, 0, up16(own) * ldc * sizeof(float));

@@ -1,7 +1,7 @@
 """Parameters -> compute weights: parts of a packed matrix scaled, reordered, cast and laid one below the other, and the way back.
 
-Eager PyTorch takes a dozen small operations for each matrix, forth and back: in the steps of a small model a tenth of the time.
-A compiled kernel does each part in one walk (`outdo.kernels`); its slow twin is `_by_torch`, compared in tests/parity.
+Eager PyTorch takes a dozen small operations for each matrix, forth and back, and float32 copies between them. A compiled kernel
+does each part in one walk (`outdo.kernels`); its slow twin is `_by_torch`, compared in tests/parity.
 """
 
 from __future__ import annotations

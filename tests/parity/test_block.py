@@ -16,7 +16,7 @@ from outdo.models.ops import Matrix, add_normalize, linear, prepack, swiglu_line
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no compiled kernels for this machine")
 EPS = 1e-5
-SIZES = [(700, 128, 128, 344), (65, 64, 96, 50), (64, 36, 20, 18), (130, 576, 576, 1536)]  # rows, D, A, F
+SIZES = [(700, 128, 128, 344), (65, 64, 96, 50), (64, 36, 20, 18), (100, 16, 8, 6), (130, 576, 576, 1536)]  # rows, D, A, F
 
 
 def inputs(rows: int, D: int, A: int, width: int) -> list[Tensor]:
