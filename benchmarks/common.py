@@ -156,7 +156,7 @@ def _name(case: Case) -> str:
 
 def model_folder(name: str) -> Path:
     """smollm2, or small: a Llama of 7.3M random parameters with a tokenizer of 2,048 words. In Hugging Face layout."""
-    from outdo import fetch
+    from outdo.models import fetch
 
     if name != "small":
         return fetch.resolve(name, print)
@@ -237,6 +237,6 @@ def _pip(python: str, arguments: list[str]) -> None:
 
 
 def _peers() -> Path:
-    from outdo import fetch
+    from outdo.models import fetch
 
     return fetch.cache() / "peers"

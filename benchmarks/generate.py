@@ -20,9 +20,9 @@ GROUP = 8
 
 
 def outdo(case: Case) -> dict[str, Any]:
-    from outdo import machine
     from outdo.models import hf
     from outdo.rollout.engine import Engine, Sampling
+    from outdo.system import machine
     from outdo.types import Prompt
 
     machine.keep_freed_memory()

@@ -24,7 +24,7 @@ from common import Case
 
 def half_billion() -> Path:
     """A Llama of 0.5B random parameters with the tokenizer of SmolLM2; made once."""
-    from outdo import fetch
+    from outdo.models import fetch
 
     folder = fetch.cache() / "models" / "benchmark-half-billion"
     if not (folder / "config.json").is_file():
@@ -45,7 +45,7 @@ def measured(case: Case) -> dict[str, Any]:
     """What a worker of the three scripts says, and what the card can do: FLOP/s of a large product, bytes/s of a copy."""
     import torch
 
-    from outdo import machine
+    from outdo.system import machine
 
     job, who = case["job"], case["who"]
     worker = {("generate", "outdo"): generate.outdo, ("generate", "transformers"): generate.transformers,

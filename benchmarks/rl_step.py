@@ -26,12 +26,12 @@ def even(completion_ids: Any, **_: Any) -> list[float]:
 
 
 def outdo(case: Case) -> dict[str, Any]:
-    from outdo import machine
     from outdo.algorithms.grpo import Grpo
     from outdo.models import hf
     from outdo.recipe import OptimizerConfig
     from outdo.rollout.engine import Engine, Sampling
     from outdo.stages.rl import credit
+    from outdo.system import machine
     from outdo.training.optimizer import Optimizer
     from outdo.training.step import Trainer
     from outdo.types import Group, Prompt, Score

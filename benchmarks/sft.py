@@ -24,10 +24,10 @@ STEPS = 2  # measured, after one
 def outdo(case: Case) -> dict[str, Any]:
     import numpy as np
 
-    from outdo import machine
     from outdo.algorithms.sft import Sft
     from outdo.models import hf
     from outdo.recipe import OptimizerConfig
+    from outdo.system import machine
     from outdo.training.optimizer import Optimizer
     from outdo.training.step import Trainer
     from outdo.types import Sample

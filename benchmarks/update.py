@@ -29,11 +29,11 @@ def worker(kind: str) -> None:
     import numpy as np
     import torch
 
-    from outdo import machine
     from outdo.algorithms.sft import Sft
     from outdo.models.decoder import Decoder, DecoderConfig
     from outdo.recipe import OptimizerConfig
     from outdo.stages.imitation import demonstration
+    from outdo.system import machine
     from outdo.tasks.chess_endgame import ChessEndgame
     from outdo.training.optimizer import Optimizer
     from outdo.training.step import Trainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from outdo.api import evaluate, imitate, pretrain, reinforce
-    from outdo.result import Result
+    from outdo.api.calls import evaluate, imitate, pretrain, reinforce
+    from outdo.api.result import Result
 
 __version__ = "0.1.0"
 __all__ = ["Result", "evaluate", "imitate", "pretrain", "reinforce"]
@@ -18,4 +18,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'outdo' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("outdo.result" if name == "Result" else "outdo.api"), name)
+    return getattr(importlib.import_module("outdo.api.result" if name == "Result" else "outdo.api.calls"), name)

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from outdo import fetch
 from outdo.errors import UserError, check
+from outdo.models import fetch
 
 
 class Table(BaseModel):

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from outdo import fetch
-from outdo.models import hf
+from outdo.models import fetch, hf
 from outdo.rollout.engine import Engine
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from toys import Ragged, as_sample, config, decoder, prompts, samples, tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from outdo import machine, recipe, run
+from outdo import recipe
 from outdo.algorithms.grpo import Grpo
 from outdo.errors import UserError
 from outdo.evaluation.judging import recognises_wins
@@ -34,6 +34,8 @@ from outdo.recipe import OptimizerConfig
 from outdo.rollout import graphs
 from outdo.rollout.cache import KVCache, allocate
 from outdo.rollout.engine import Engine, Sampling
+from outdo.runs import run
+from outdo.system import machine
 from outdo.training import checkpoint
 from outdo.training.batch import micro_batches
 from outdo.training.optimizer import Optimizer

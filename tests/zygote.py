@@ -41,7 +41,7 @@ def kill_at(under: str, n: int, number: int = signal.SIGKILL) -> None:
 
 def become(job: dict[str, Any]) -> None:
     """In the forked child: be `outdo argv...`."""
-    from outdo.cli import app_main
+    from outdo.cli.main import app_main
 
     os.chdir(job["cwd"])
     # A limit on file sizes is meant for the run folder: what is printed does not count.
@@ -81,8 +81,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from outdo import plan, play, progress, run  # noqa: F401
     from outdo.report import page
+    from outdo.system import progress  # noqa: F401
     from outdo.tasks.chess.tables import tables
 
     tables("KQK")

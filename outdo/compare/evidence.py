@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from outdo import files
 from outdo.evaluation import loss
 from outdo.ledger import ledger
 from outdo.recipe import Recipe, Rejection, Rl, Sft
+from outdo.system import files
 
 Items = NDArray[np.float64]  # [seeds, items]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from outdo import files
 from outdo.compare.evidence import Evidence
 from outdo.evaluation import loss
+from outdo.system import files
 
 
 def rows(e: Evidence) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from outdo import files
 from outdo.compare import forgetting, losses
 from outdo.compare.evidence import Evidence, by_split, start_name
 from outdo.compare.verdicts import verdicts
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
+from outdo.system import files
 
 
 def summarise(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from outdo import files
 from outdo.compare import forgetting, losses
 from outdo.compare.evidence import Evidence, Items, items
 from outdo.compare.verdicts import verdicts
@@ -18,6 +17,7 @@ from outdo.evaluation.stats import hierarchical_interval, pass_at_k
 from outdo.ledger import ledger
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
+from outdo.system import files
 
 SHOWN = ("illegal", "excess_moves", "teacher_agreement", "optimal_agreement")
 

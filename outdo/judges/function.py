@@ -14,12 +14,13 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from outdo import fetch, plugins
+from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.judges.functions import guard
 from outdo.judges.functions.signatures import Log, Reward, of_rubric
 from outdo.judges.reward_model import RewardModel
+from outdo.models import fetch
 from outdo.types import Score, Trajectory
 
 _FEW = 8  # fewer samples than this say nothing about a share

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outdo import randomness
 from outdo.judges.base import Judge, Options, unjudgeable
+from outdo.system import randomness
 from outdo.types import Score, Trajectory
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from outdo import fetch
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
+from outdo.models import fetch
 from outdo.types import Score, Trajectory
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from outdo import files
+from outdo.system import files
 from outdo.types import Usage
 
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from outdo import files
 from outdo.errors import UserError, check
 from outdo.models import adapt
 from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.models.fallback import Fallback
 from outdo.models.families import FAMILIES, decoder_config
+from outdo.system import files
 
 _FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

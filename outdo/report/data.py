@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outdo import files
 from outdo.errors import UserError, check
 from outdo.recipe import Plugin, Recipe, Sft
 from outdo.recipe import load as load_recipe
 from outdo.report.format import number, pair
 from outdo.report.words import ANSWERS, GAMES, SCORES, Words
+from outdo.system import files
 
 Row = dict[str, Any]
 FLOPS = ("prefill", "decode", "judge", "reference", "update")

@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from outdo import files
 from outdo.report import beyond, curves, data, format, games, losses, sections
 from outdo.report.words import GAMES
+from outdo.system import files
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("page.js", "charts.js", "board.js")

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outdo import kernels
-from outdo.machine import round_rows
 from outdo.models.attention import attend, split_heads
 from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig, Packed, PackedLayer
@@ -28,6 +27,7 @@ from outdo.rollout import fallback_cache
 from outdo.rollout.fallback_cache import KeyValues, Rereading
 from outdo.rollout.graphs import Graphs, round_seen
 from outdo.rollout.graphs import round_rows as round_graph_rows
+from outdo.system.machine import round_rows
 
 _STRIDE_TOKENS = 16
 _FEW_TOKENS = 16  # a row: more than these are prefilled by matrix products

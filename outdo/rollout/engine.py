@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outdo import randomness
 from outdo.errors import check
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
@@ -23,6 +22,7 @@ from outdo.models.flops import causal_attended, forward_flops
 from outdo.rollout.cache import AnyCache, KVCache, allocate, forward_step
 from outdo.rollout.graphs import Graphs
 from outdo.rollout.sampler import sample
+from outdo.system import randomness
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory, Usage
 
 

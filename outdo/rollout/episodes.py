@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from outdo import randomness
 from outdo.rollout.engine import Engine, Environment, Sampling
+from outdo.system import randomness
 from outdo.types import IntArray, Prompt, Trajectory, Usage
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outdo import randomness
 from outdo.recipe import Pretrain, Sft
 from outdo.stages.loop import Loop
+from outdo.system import randomness
 from outdo.text import render, rows, unseen
 from outdo.types import Sample, Trajectory, Usage
 

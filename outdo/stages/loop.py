@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from outdo import files, plugins, randomness
+from outdo import plugins
 from outdo.algorithms.base import Algorithm
 from outdo.errors import UserError, check
 from outdo.evaluation import forgetting
@@ -36,9 +36,10 @@ from outdo.rollout import custom
 from outdo.rollout.custom import RolloutFunc
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
+from outdo.system import files, randomness
+from outdo.system.trackers import Trackers
 from outdo.tasks.base import Task
 from outdo.text.rows import Rows
-from outdo.trackers import Trackers
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer, lr_scale
 from outdo.training.step import NonFiniteError, Trainer
@@ -97,7 +98,7 @@ class Loop:
         self._updating = {"wall_s": 0.0, "cpu_s": 0.0}  # since the last entry in the ledger
         self._last_checkpoint_s = self.clock.wall
         self._step, self._evaluated = self._resume()
-        self.trackers = Trackers(run.recipe, run.folder, name, self._step)
+        self.trackers = Trackers(run.recipe.trackers, run.recipe.model_dump(mode="json"), run.folder, name, self._step)
 
     # --- budget -----------------------------------------------------------------------------------------------------
 

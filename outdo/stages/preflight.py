@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from outdo import environment, files, machine
 from outdo.errors import UserError
 from outdo.models.base import LanguageModel
 from outdo.models.flops import causal_attended, update_flops
 from outdo.recipe import Rejection, Rollouts
 from outdo.stages import rl
 from outdo.stages.loop import Loop
+from outdo.system import environment, files, machine
 from outdo.training.batch import families
 from outdo.training.optimizer import step_flops
 from outdo.types import Finish, Group, Sample, Usage

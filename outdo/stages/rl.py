@@ -8,11 +8,11 @@ from statistics import fmean
 
 import numpy as np
 
-from outdo import randomness
 from outdo.algorithms.base import Algorithm
 from outdo.errors import check
 from outdo.recipe import Rl, Rollouts
 from outdo.stages.loop import Loop
+from outdo.system import randomness
 from outdo.types import Group, Prompt, Sample, Trajectory, Usage
 
 

@@ -16,9 +16,11 @@ import numpy as np
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo import from_openrlhf, plugins, randomness
+from outdo import plugins
 from outdo.errors import UserError, check
-from outdo.partners import Partner
+from outdo.interop import openrlhf as from_openrlhf
+from outdo.interop.partners import Partner
+from outdo.system import randomness
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
 from outdo.tasks.text.task import TextOptions, TextTask, split_of

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo import randomness
 from outdo.errors import UserError, check
 from outdo.recipe import nearest
+from outdo.system import randomness
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
 
 _VALIDATION, _HELDOUT = 0.15, 0.25  # shares of the questions

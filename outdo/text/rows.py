@@ -19,9 +19,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from outdo import randomness
 from outdo.errors import UserError, check
 from outdo.recipe import nearest
+from outdo.system import randomness
 from outdo.types import IntArray
 
 Row = Mapping[str, Any]

@@ -7,8 +7,8 @@ import json
 import re
 from collections.abc import Mapping
 
-from outdo import randomness
 from outdo.recipe import Imitation
+from outdo.system import randomness
 from outdo.text.rows import Row, Rows, first
 
 MOST_ROWS = 256  # that are measured, at every evaluation; of large data no more are kept from training

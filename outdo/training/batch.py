@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outdo.machine import round_rows
 from outdo.models.base import Prompts
+from outdo.system.machine import round_rows
 from outdo.types import IntArray, Sample
 
 _SHARED_TOKENS = 16  # shorter prompts are not worth it

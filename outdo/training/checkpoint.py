@@ -1,6 +1,6 @@
 """Everything beside the weights that a stage needs to go on: the optimiser's state and how far it had come.
 
-Randomness needs no state (see `outdo.randomness`) and the data position follows from the step, so step and steps suffice.
+Randomness needs no state (see `outdo.system.randomness`) and the data position follows from the step, so step and steps suffice.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from outdo.machine import round_rows
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
 from outdo.models.flops import update_flops
+from outdo.system.machine import round_rows
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
 from outdo.types import Sample, TokenBatch, Usage

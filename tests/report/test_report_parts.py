@@ -17,7 +17,7 @@ from outdo.recipe import parse
 from outdo.report import curves, data, games, page, sections
 from outdo.report import format as show
 
-MAY_IMPORT = {"outdo.files", "outdo.errors", "outdo.recipe", "outdo.types"}
+MAY_IMPORT = {"outdo.system", "outdo.system.files", "outdo.system.environment", "outdo.errors", "outdo.recipe", "outdo.types"}
 
 
 def test_siblings_are_never_imported() -> None:

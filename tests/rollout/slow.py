@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from toys import Ragged
 
-from outdo import randomness
 from outdo.models.decoder import Decoder
 from outdo.rollout.engine import Engine, Sampling
+from outdo.system import randomness
 from outdo.types import Prompt, Trajectory, Usage
 
 

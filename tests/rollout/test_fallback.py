@@ -28,11 +28,10 @@ from transformers import (
     PretrainedConfig,
 )
 
-from outdo import fetch
 from outdo.algorithms.grpo import Grpo
 from outdo.algorithms.sft import Sft
 from outdo.errors import UserError
-from outdo.models import hf
+from outdo.models import fetch, hf
 from outdo.models.base import LanguageModel
 from outdo.models.fallback import Fallback
 from outdo.models.flops import causal_attended, forward_flops

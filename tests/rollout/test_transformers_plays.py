@@ -13,8 +13,9 @@ import torch
 from processes import TINY, forked
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from outdo import randomness, reopen
 from outdo.rollout.episodes import rollout
+from outdo.runs import reopen
+from outdo.system import randomness
 from outdo.tasks.base import Task
 from outdo.types import Prompt
 

@@ -17,7 +17,8 @@ from processes import SCRATCH, TINY, forked, lines
 from test_resume import kept, redone, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from outdo import files, randomness, recipe
+from outdo import recipe
+from outdo.system import files, randomness
 from outdo.tasks.chess import vocabulary
 from outdo.text import unseen
 from outdo.text.rows import Feed, load

@@ -18,10 +18,11 @@ import pytest
 from processes import SCRATCH, TINY, forked, lines
 from test_resume import weights
 
-from outdo import files, recipe
+from outdo import recipe
 from outdo.algorithms.grpo import Grpo
 from outdo.recipe import Rejection, Rl
 from outdo.stages.preflight import describe, nothing_to_learn
+from outdo.system import files
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
 QUICK = [part for option in ("stage.sft.steps=2", "stage.rl.steps=3", "evaluation.prompts=2", "checkpoint_s=60")

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from outdo import fetch
+from outdo.models import fetch
 from outdo.text.shapes import Shape
 
 USER = {"role": "user", "content": "What is 2+2?"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toys import samples
 
-from outdo.machine import round_rows
+from outdo.system.machine import round_rows
 from outdo.training.batch import MicroBatch, micro_batches, pack
 from outdo.types import Sample
 

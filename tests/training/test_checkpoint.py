@@ -16,12 +16,12 @@ import pytest
 import torch
 from toys import SMALL, decoder, samples, tokenizer
 
-from outdo import files
 from outdo.algorithms.sft import Sft
 from outdo.errors import UserError
 from outdo.models import hf
 from outdo.models.critic import Critic
 from outdo.recipe import OptimizerConfig
+from outdo.system import files
 from outdo.training import checkpoint
 from outdo.training.optimizer import Optimizer
 from outdo.training.step import Trainer

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo import randomness
 from outdo.errors import UserError, check
 from outdo.recipe import nearest
+from outdo.system import randomness
 from outdo.tasks.base import Episodes, Options, Task
 from outdo.text import chat
 from outdo.text.chat import Messages

@@ -17,9 +17,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
-from outdo import partners
 from outdo.errors import UserError, check
-from outdo.partners import Partner
+from outdo.interop import partners
+from outdo.interop.partners import Partner
 from outdo.text import chat
 from outdo.text.chat import Messages
 from outdo.types import BoolArray, IntArray, Prompt

@@ -1,0 +1,76 @@
+"""What the plan and the pre-flight say of a step, against the bill of a run whose samples share long prompts.
+
+    pytest tests/test_plan.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from processes import SCRATCH, lines
+from toys import decoder, tokenizer
+
+import outdo
+from outdo import recipe
+from outdo.models import hf
+from outdo.models.flops import update_flops
+from outdo.recipe import Rl
+from outdo.runs import plan
+from outdo.system import environment, files, machine
+from outdo.tasks.dataset import Dataset
+
+TOLERANCE = 0.15  # of the bill: the plan knows mean lengths, chance deals groups out, and a group shares its first logits
+ROWS = [{"prompt": " ".join(f"w{3 + (i * j) % 26}" for j in range(30 + i % 7))} for i in range(20)]
+GROUP = 6
+
+
+def words(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    return [float(sum(ids)) for ids in completion_ids]
+
+
+@pytest.fixture(scope="module", params=[1_000, 48], ids=["one minibatch", "four minibatches"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    base = SCRATCH / "plan-base"
+    hf.save(decoder(), tokenizer(29), base)
+    run = outdo.reinforce(base, ROWS, words, steps=3, prompts=4, group_size=GROUP, max_prompt_tokens=40, max_new_tokens=10,
+                          minibatch_tokens=request.param, learning_rate=1e-6, eval_prompts=0, quiet=True, threads=1, dtype="fp32",
+                          out=SCRATCH / f"plan-{request.param}")  # fmt: skip
+    return run.folder
+
+
+def bills(folder: Path) -> list[dict[str, Any]]:
+    return [e for e in lines(folder / "stages" / "rl" / "ledger.jsonl") if e["what"] == "train"]
+
+
+def test_a_step_costs_what_was_planned(folder: Path) -> None:
+    """Given how long the samples became, which nobody can know before."""
+    (stage,), model = recipe.load(folder / "recipe.toml").stage.values(), hf.load(outdo.Result(folder).checkpoint)
+    assert isinstance(stage, Rl)
+    prompts = [len(r["prompt"].split()) for r in ROWS]
+    own = float(np.mean([m["tokens_per_episode"] for m in lines(folder / "stages" / "rl" / "metrics.jsonl")]))
+    typical = plan._mean_length([n + round(own) for n in prompts], [own], prompts)
+    generate, update, _ = plan._step(stage, Dataset.of(ROWS), model, typical, None)
+    assert all(e["discarded_tokens"] == 0 for e in bills(folder)), "every group trained"
+    booked = float(np.mean([e["update_flops"] for e in bills(folder)]))
+    assert update == pytest.approx(booked, rel=TOLERANCE)
+    assert generate == pytest.approx(np.mean([e["prefill_flops"] + e["decode_flops"] for e in bills(folder)]), rel=TOLERANCE)
+    apart = 4 * GROUP * update_flops(model.config, round(typical.tokens), round(typical.attended), round(own))
+    assert apart > 1.25 * booked, "without sharing it would be far off"
+
+
+def test_the_preflight_knows_the_first_update(folder: Path) -> None:
+    """It has the samples, and deals them out as the step does."""
+    seen, about = (files.read_json(folder / f) for f in ("stages/rl/preflight.json", "environment.json"))
+    flops = seen["step_s"]["update"] * environment.thread_peak_flops(about) * machine.UPDATE_UTILISATION
+    assert flops == pytest.approx(bills(folder)[0]["update_flops"])
+
+
+def test_prompts_are_as_long_as_they_are() -> None:
+    """A task without players: prompts are measured, replies are taken to be half as long as they may be."""
+    task = Dataset.of(ROWS, max_prompt_tokens=40, max_new_tokens=8)
+    task.bind(tokenizer(29))
+    typical, lengths = plan._typical(task, "train", 16), [len(p.token_ids) for p in task.prompts("train", 16, 0)]
+    assert (typical.prompt, typical.tokens, typical.own) == (np.mean(lengths), np.mean(lengths) + 4, 4.0)
