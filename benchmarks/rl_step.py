@@ -30,7 +30,7 @@ def outdo(case: Case) -> dict[str, Any]:
     from outdo.models import hf
     from outdo.recipe import OptimizerConfig
     from outdo.rollout.engine import Engine, Sampling
-    from outdo.stages.rl import credit
+    from outdo.stages.common.rollouts import credit
     from outdo.system import machine
     from outdo.training.optimizer import Optimizer
     from outdo.training.step import Trainer

@@ -32,7 +32,7 @@ def worker(kind: str) -> None:
     from outdo.algorithms.sft import Sft
     from outdo.models.decoder import Decoder, DecoderConfig
     from outdo.recipe import OptimizerConfig
-    from outdo.stages.imitation import demonstration
+    from outdo.stages.common.imitation import demonstration
     from outdo.system import machine
     from outdo.tasks.chess_endgame import ChessEndgame
     from outdo.training.optimizer import Optimizer

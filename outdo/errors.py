@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something that the user can mend. Shown as one line (value, reason, remedy), exit code 2, never a traceback."""
@@ -17,3 +20,10 @@ def check(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless the condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or a list of the valid names: the end of a line about an unknown one."""
+    names = list(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(sorted(names)) or 'nothing'}"

@@ -7,17 +7,49 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from abc import ABC
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from outdo.errors import UserError, check
-from outdo.recipe import Plugin, nearest
+from outdo.errors import UserError, check, nearest
 
 T = TypeVar("T")
 _NOT_PLUGINS = {"base"}
+
+
+class Options(BaseModel):
+    """Base of every plug-in's nested Config: typed, frozen, misspelt keys are errors, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
+            raise ValueError("a number is needed here, not true or false")
+        return value
+
+
+class Configured(ABC):  # noqa: B024 (its abstract methods are those of the kinds)
+    """Base of every kind of plug-in: made with its options, which its nested Config names, types and checks."""
+
+    Config: ClassVar[type[Any]] = Options
+
+
+class Plugin(BaseModel):
+    """A plug-in by name (`outdo/judges/<name>.py`) or path (`my_judge.py:MyJudge`), with its own options beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What stands beside the name; checked by the plug-in's own Config."""
+        return dict(self.__pydantic_extra__ or {})
 
 
 def names(package: str) -> list[str]:

@@ -1,39 +1,29 @@
 """The one configuration: a recipe is a task, a judge, a model and a tree of stages. TOML <-> typed, frozen objects.
 
-Options of tasks, judges and algorithms are written in those plug-ins' own `Config`; here they are tables with a `name`.
-Whatever a reader gets wrong (a misspelt key, an impossible value) is one line with the nearest valid name.
+Options of tasks, judges, algorithms and stage kinds are written in those plug-ins' own `Config`. Whatever a reader gets wrong (a
+misspelt key, an impossible value) is one line with the nearest valid name.
 """
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
-from outdo.errors import UserError, check
+from outdo import plugins
+from outdo.errors import UserError, check, nearest
 from outdo.models import fetch
+from outdo.plugins import Configured, Options, Plugin
 
 
-class Table(BaseModel):
-    """A TOML table: typed, frozen, unknown keys forbidden."""
+class Table(Options):
+    """A TOML table of the recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Plugin(BaseModel):
-    """A plug-in by name (`outdo/judges/<name>.py`) or path (`my_judge.py:MyJudge`), with its own options beside it."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.__pydantic_extra__ or {})
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class ModelConfig(Table):
@@ -47,7 +37,7 @@ class ModelConfig(Table):
     context: int | None = None  # None: what the task's longest trajectory needs
     tokenizer: str | None = None  # for tasks of text: a checkpoint (folder, fetched name, hub id) whose tokenizer the model gets
     tie_embeddings: bool = True
-    rope_theta: float = 10000.0
+    rope_theta: float = Field(default=10000.0, gt=0)
 
 
 class OptimizerConfig(Table):
@@ -74,9 +64,15 @@ class LoraConfig(Table):
     targets: tuple[str, ...] = ()  # last parts of module names, such as "q_proj"; empty: every matrix inside the layers
 
 
-class Stage(Table):
-    """What every stage has: where it starts and when it ends. A stage needs `steps`, `flops` or the recipe's arm budget."""
+class StageConfig(Table):
+    """What every stage has: where it starts and when it ends. A stage needs `steps`, `flops` or the recipe's arm budget.
 
+    The stage's kind adds its own keys: `outdo/stages/<kind>.py`.
+    """
+
+    learns_from_scores: ClassVar[bool] = False  # samples from the model and is judged
+
+    kind: str
     # The weights it starts from: another stage's, or a checkpoint's (folder, .gguf, fetched name, hub id); None: random ones.
     source: str | None = Field(default=None, alias="from")
     steps: int | None = Field(default=None, ge=1)  # at most this many steps of the stage's loop
@@ -85,72 +81,13 @@ class Stage(Table):
     lora: LoraConfig | None = None  # None: the weights themselves train
     freeze: tuple[str, ...] = ()  # parameters whose name contains one of these stay as they are
 
-
-class Imitation(Stage):
-    """Common to pretrain and sft: whose episodes, or which rows of data, are imitated."""
-
-    player: str = "teacher"
-    random_moves: float = Field(default=0.0, ge=0, lt=1)  # share of its moves that are any allowed one, imitated like the rest
-    split: str = "train"
-    opponents: tuple[str, ...] = ()  # played in turns; empty: the task's first
-    episodes: int = Field(default=64, ge=1)  # or rows, per optimiser step
-    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train; of rows: answers or everything
-    data: str | None = None  # rows instead of a player: a file, a folder or a hub id (org/name, org/name:config)
-    data_split: str = "train"  # of data that has several
-    stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
-    max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
-    heldout: float = Field(default=0.05, ge=0, lt=1)  # share of the rows, by hash, that never train: the loss is measured on them
-    heldout_data: str | None = None  # rows for that instead: the name of a split of data, or a file, a folder, a hub id
+    @property
+    def tries_task(self) -> bool:
+        """Whether the stage needs the task's prompts or players. Imitating rows of data does not."""
+        return True
 
 
-class Pretrain(Imitation):
-    """Learn the world: legal play without a purpose, every token of it."""
-
-    kind: Literal["pretrain"]
-    player: str = "random"
-    split: str = "pretrain"
-    train_on: Literal["moves", "moves+result", "everything"] = "everything"
-
-
-class Sft(Imitation):
-    """Imitate a player's episodes, all of them or only the ones it won."""
-
-    kind: Literal["sft"]
-    keep: Literal["all", "won"] = "all"
-
-
-class Rollouts(Stage):
-    """Common to rejection and rl: how experience is gathered."""
-
-    prompts: int = Field(default=32, ge=1)  # per step
-    group_size: int = Field(default=16, ge=2)  # samples per prompt
-    split: str = "train"
-    opponents: tuple[str, ...] = ()
-    temperature: float = Field(default=1.0, gt=0)
-    judge: Plugin | None = None  # None: the recipe's
-    rollout: str | None = None  # who generates, in place of the engine: TRL's rollout_func as "my_rollouts.py:name"
-    minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
-    epochs: int = Field(default=1, ge=1)  # passes over each step's samples
-    may_learn_nothing: bool = False  # go on where the pre-flight finds nothing to learn from: a control, or luck is hoped for
-
-
-class Rejection(Rollouts):
-    """Fine-tune on the model's own wins, again and again (expert iteration, RAFT)."""
-
-    kind: Literal["rejection"]
-    threshold: float = 1.0  # keep samples that score at least this
-
-
-class Rl(Rollouts):
-    """Policy gradient on the judge's score."""
-
-    kind: Literal["rl"]
-    algorithm: Plugin = Plugin(name="grpo")
-
-
-AnyStage = Annotated[Union[Pretrain, Sft, Rejection, Rl], Field(discriminator="kind")]  # noqa: UP007
 _PATHS = ("data", "model", "functions")  # options of plug-ins that may name a file or a folder
-KINDS = ("pretrain", "sft", "rejection", "rl")
 
 
 class Evaluation(Table):
@@ -187,7 +124,7 @@ class Recipe(Table):
     trackers: tuple[Literal["tensorboard", "wandb", "wandb-offline", "trackio"], ...] = ()  # see metrics there as well
     evaluation: Evaluation = Evaluation()
     python: tuple[str, ...] = ()  # what a call from Python handed over: named here for readers, held by no file
-    stage: dict[str, AnyStage]
+    stage: dict[str, SerializeAsAny[StageConfig]]
 
     def order(self) -> list[str]:
         """Stage names so that every stage comes after the one it starts from; file order otherwise."""
@@ -224,8 +161,7 @@ class Recipe(Table):
     @property
     def plays(self) -> bool:
         """Whether the task is ever tried: imitating rows of data without measuring anything leaves it alone."""
-        rows_only = all(isinstance(s, Imitation) and s.data is not None for s in self.stage.values())
-        return self.evaluation.prompts > 0 or not rows_only
+        return self.evaluation.prompts > 0 or any(s.tries_task for s in self.stage.values())
 
     def budget_flops(self, name: str) -> float | None:
         """A stage's own FLOP budget, or the arms' common one."""
@@ -273,9 +209,23 @@ def dumps(data: Mapping[str, Any]) -> str:
     return tomli_w.dumps(_without_none(data))
 
 
+def shipped() -> dict[str, Path]:
+    """The recipes that come with outdo, by name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.toml"))}
+
+
+def find(name: str) -> Path:
+    """A recipe file, or the file of a recipe that comes with outdo. Raises UserError."""
+    path, known = Path(name), shipped()
+    if path.is_file() or name not in known:
+        check(path.is_file(), f"recipe {name!r} does not exist; give a file, or one of outdo's own{nearest(path.stem, known)}")
+        return path
+    return known[name]
+
+
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe file. Raises UserError."""
-    check(path.is_file(), f"recipe {str(path)!r} does not exist; recipes that come with outdo are in recipes/")
+    check(path.is_file(), f"recipe {str(path)!r} does not exist; outdo recipes lists those that come with outdo")
     try:
         data = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -288,18 +238,48 @@ def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> R
     for key, value in (overrides or {}).items():
         _put(data, key, value)
     _make_absolute(data)
+    errors: list[str] = []
     try:
-        recipe = Recipe.model_validate(data)
+        recipe = Recipe.model_validate({**data, "stage": _stages(data.get("stage"), errors)} if "stage" in data else data)
     except ValidationError as e:
-        raise UserError("; ".join(dict.fromkeys(_explain(e)))) from None
+        errors = [*_explain(e, Recipe, ()), *errors]
+    if errors:
+        raise UserError("; ".join(dict.fromkeys(errors)))
     recipe.validate_tree()
     return recipe
 
 
+def _stages(tables: Any, errors: list[str]) -> Any:
+    """Each table as its kind's Config; what is wrong with a table goes to `errors`, and the table is left out."""
+    if not isinstance(tables, dict):
+        return tables
+    found = {}
+    for name, table in tables.items():
+        where = ("stage", str(name))
+        if not isinstance(table, dict) or not isinstance(table.get("kind"), str):
+            errors.append(f"{'.'.join(where)} has no kind; there is {', '.join(plugins.names('stages'))}")
+            continue
+        config = stage_config(table["kind"], ".".join(where))
+        try:
+            found[name] = config.model_validate(table)
+        except ValidationError as e:
+            errors += _explain(e, config, where)
+    return found
+
+
+def stage_config(kind: str, where: str = "stage") -> type[StageConfig]:
+    """The options of a stage kind: `outdo/stages/<kind>.py`, or `my_stage.py:MyStage`. Raises UserError."""
+    known = plugins.names("stages")
+    check(":" in kind or kind in known, f"{where}.kind = {kind}: no such kind{nearest(kind, known)}")
+    config: type[StageConfig] = plugins.find("stages", kind, Configured).Config
+    return config
+
+
 def forced(recipe: Recipe) -> Recipe:
-    """The recipe with all of its stages allowed to learn nothing."""
-    learns = {n: s.model_copy(update={"may_learn_nothing": True}) for n, s in recipe.stage.items() if isinstance(s, Rollouts)}
-    return recipe.model_copy(update={"stage": {**recipe.stage, **learns}})
+    """The recipe with all of its stages allowed to start without a learning signal."""
+    allowed = {n: s.model_copy(update={"allow_no_signal": True}) for n, s in recipe.stage.items()
+               if "allow_no_signal" in type(s).model_fields}
+    return recipe.model_copy(update={"stage": {**recipe.stage, **allowed}})
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -310,12 +290,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value
-
-
-def nearest(name: str, valid: Mapping[str, Any] | list[str]) -> str:
-    """`; did you mean 'x'?` or a list of what there is."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(sorted(valid)) or 'nothing'}"
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
@@ -358,35 +332,24 @@ def _absolute(value: Any) -> Any:
     return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, model: type[BaseModel], where: tuple[str, ...]) -> Iterator[str]:
+    """One line for each thing that is wrong. where: the place of the model's table in the recipe."""
     for e in error.errors():
-        # The discriminated union puts the stage's kind into the location: no reader wrote it there.
-        place = [str(p) for i, p in enumerate(e["loc"]) if not (i == 2 and e["loc"][0] == "stage" and p in KINDS)]
-        where = ".".join(place)
+        place = ".".join([*where, *(str(p) for p in e["loc"])])
         if e["type"] == "extra_forbidden":
-            yield f"unknown key {where}{nearest(place[-1], _fields(e['loc']))}"
-        elif e["type"] == "union_tag_invalid":
-            yield f"{where}.kind = {e['ctx']['tag']}: no such kind; there is {', '.join(KINDS)}"
-        elif e["type"] == "union_tag_not_found":
-            yield f"{where} has no kind; there is {', '.join(KINDS)}"
+            yield f"unknown key {place}{nearest(str(e['loc'][-1]), _fields(model, e['loc']))}"
         elif e["type"] == "missing":
-            yield f"{where} is missing; add it to the recipe"
+            yield f"{place} is missing; add it to the recipe"
         else:
-            yield f"{where} = {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
+            yield f"{place} = {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
 
 
-def _fields(loc: tuple[int | str, ...]) -> list[str]:
+def _fields(model: Any, loc: tuple[int | str, ...]) -> list[str]:
     """Valid names beside an unknown key at loc."""
-    model: Any = Recipe
-    for i, part in enumerate(loc[:-1]):
-        if loc[0] == "stage" and i == 2:
-            kinds: tuple[Any, ...] = get_args(get_args(AnyStage)[0])
-            model = next(m for m in kinds if get_args(m.model_fields["kind"].annotation) == (part,))
-        elif not (loc[0] == "stage" and i < 2) and isinstance(model, type):
-            fields: Any = model.model_fields  # type: ignore[attr-defined]
-            by_alias = {f.alias or n: f for n, f in fields.items()}
-            found = by_alias[str(part)].annotation
-            model = found if isinstance(found, type) else next(a for a in get_args(found) if isinstance(a, type))
+    for part in loc[:-1]:
+        by_alias = {f.alias or n: f for n, f in model.model_fields.items()}
+        found: Any = by_alias[str(part)].annotation
+        model = found if isinstance(found, type) else next(a for a in get_args(found) if isinstance(a, type))
     return [f.alias or n for n, f in model.model_fields.items()]
 
 

@@ -34,7 +34,8 @@ from outdo.recipe import OptimizerConfig
 from outdo.rollout import graphs
 from outdo.rollout.cache import KVCache, allocate
 from outdo.rollout.engine import Engine, Sampling
-from outdo.runs import run
+from outdo.runs.check import check_recipe
+from outdo.runs.resolve import compute_device
 from outdo.system import machine
 from outdo.training import checkpoint
 from outdo.training.batch import micro_batches
@@ -90,11 +91,11 @@ def test_no_tensor_stays_behind_on_the_cpu() -> None:
 def test_a_gpu_that_is_not_there() -> None:
     asked = recipe.load(processes.TINY, {"device": "cuda"})
     if torch.cuda.is_available():
-        assert run.compute_device(asked).type == "cuda"
+        assert compute_device(asked).type == "cuda"
         return
-    assert run.compute_device(recipe.load(processes.TINY, {"device": "auto"})).type == "cpu"
+    assert compute_device(recipe.load(processes.TINY, {"device": "auto"})).type == "cpu"
     with pytest.raises(UserError, match=r"device = 'cuda': torch sees no GPU here \(.*\).* set device = 'auto'"):
-        run.check_recipe(asked)
+        check_recipe(asked)
 
 
 class Relaunched(graphs.Graphs):

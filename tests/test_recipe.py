@@ -15,8 +15,10 @@ from processes import TINY
 
 from outdo import recipe as recipes
 from outdo.errors import UserError
-from outdo.plugins import make
-from outdo.recipe import Plugin, Recipe, load, parse, parse_override
+from outdo.plugins import Plugin, make
+from outdo.recipe import Recipe, load, parse, parse_override
+from outdo.stages.rl import Rl
+from outdo.stages.sft import Sft
 
 ROOT = Path(__file__).parent.parent
 BASE: dict[str, Any] = {
@@ -166,7 +168,7 @@ def test_impossible_values_say_the_value_and_why(overrides: dict[str, Any], plac
 
 def test_missing_and_unknown_kinds() -> None:
     assert complaint({k: v for k, v in BASE.items() if k != "task"}).startswith("task is missing")
-    assert complaint(stage__rl={"steps": 1}).startswith("stage.rl has no kind; there is pretrain, sft, rejection, rl")
+    assert complaint(stage__rl={"steps": 1}).startswith("stage.rl has no kind; there is pretrain, rejection, rl, sft")
     assert complaint(stage__rl={"kind": "ppo", "steps": 1}).startswith("stage.rl.kind = ppo: no such kind")
 
 
@@ -204,7 +206,7 @@ def test_what_lies_here_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: 
     assert made.task == Plugin(name="dataset", data=f"{here}/rows.jsonl", tools=[f"{here}/mine.py:g", "gone.py:g"],
                                environment={"a": f"{here}/mine.py:A"})  # fmt: skip
     rl, sft = made.stage["rl"], made.stage["sft"]
-    assert isinstance(rl, recipes.Rl) and isinstance(sft, recipes.Sft) and sft.data == f"{here}/rows.jsonl"
+    assert isinstance(rl, Rl.Config) and isinstance(sft, Sft.Config) and sft.data == f"{here}/rows.jsonl"
     assert rl.algorithm.name == "grpo" and rl.judge == made.judge
     assert recipes.parse(tomllib.loads(made.to_toml())) == made
 

@@ -6,23 +6,19 @@ An algorithm is one file in this folder (or `my_algorithm.py:MyAlgorithm` anywhe
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from outdo import plugins
+from outdo.plugins import Configured, Plugin
+from outdo.plugins import Options as Options
 from outdo.types import FloatArray, TokenBatch
 
 
-class Options(BaseModel):
-    """Base of every algorithm's nested Config: typed, frozen, misspelt keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Algorithm(ABC):
+class Algorithm(Configured):
     """advantages(values) over one group, then loss(batch, total_tokens) over micro-batches whose losses add up."""
 
     name: ClassVar[str]
@@ -54,3 +50,8 @@ class Algorithm(ABC):
         total_tokens: trained tokens in the whole optimiser step, over all micro-batches: every algorithm divides by it, so
         that any split into micro-batches gives the same gradient.
         """
+
+
+def make_algorithm(plugin: Plugin) -> Algorithm:
+    """The algorithm that a recipe names, with its options checked. Raises UserError."""
+    return plugins.make("algorithms", plugin, Algorithm)  # type: ignore[type-abstract]

@@ -20,14 +20,18 @@ from outdo import recipe as recipes
 from outdo.api.inputs import Environments, Reward, Tool, called, environments, judge, unpacked, with_own
 from outdo.api.result import Measured, Result
 from outdo.errors import check
-from outdo.recipe import Plugin, Pretrain, Recipe, Rl, Sft, Stage
+from outdo.plugins import Plugin
+from outdo.recipe import Recipe
 from outdo.report import terminal
 from outdo.runs import lock, plan, reopen
-from outdo.runs import run as runs
-from outdo.runs.run import Given
+from outdo.runs.check import check_recipe
+from outdo.runs.folder import new_folder, resume_recipe
+from outdo.runs.resolve import resolve
+from outdo.runs.run import run
 from outdo.runs.start import roots, tokenizer_of
+from outdo.stages.base import Given
 from outdo.system import progress
-from outdo.tasks.base import Task
+from outdo.tasks.base import Task, make_task
 from outdo.tasks.dataset import Dataset
 from outdo.text import rows as text_rows
 
@@ -72,7 +76,7 @@ def reinforce(
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     stage = _stage("rl", model, steps if steps or flops else STEPS, flops, learning_rate, lora, freeze)
     stage |= {"prompts": prompts, "group_size": group_size, "temperature": temperature, "algorithm": chosen,
-              "may_learn_nothing": force, "rollout": rollout_func and called(rollout_func)}
+              "allow_no_signal": force, "rollout": rollout_func and called(rollout_func)}
     by_python = rollout_func if callable(rollout_func) else None
     data = _recipe(name, seed, stage, model, table, python + ["rollout_func"] * (by_python is not None))
     given = _judged(data, Given(task, rollout=by_python), reward, reward_weights, gold)
@@ -151,7 +155,7 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
              lora: bool | int | Mapping[str, Any], freeze: Sequence[str], tokenizer: str | None, eval_prompts: int | None,
              seed: int, name: str, out: str | Path | None, resume: str | Path | None, quiet: bool,
              overrides: Mapping[str, Any]) -> Result:  # fmt: skip
-    rows, unseen, python, stage = None, None, list[str](), dict[str, Any]()
+    rows, heldout_rows, python, stage = None, None, list[str](), dict[str, Any]()
     if _is_task(dataset):
         check(eval_dataset is None, "a task holds prompts out by itself; leave out eval_dataset")
         eval_dataset = dataset
@@ -163,7 +167,7 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
         if isinstance(eval_dataset, str | Path):
             stage["heldout_data"] = _absolute(eval_dataset)
         else:
-            unseen, stage["heldout_data"] = text_rows.load(eval_dataset), "eval_dataset from Python"
+            heldout_rows, stage["heldout_data"] = text_rows.load(eval_dataset), "eval_dataset from Python"
             python.append("eval_dataset")
         eval_dataset = None
     if steps is None and flops is None:
@@ -182,7 +186,7 @@ def _imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | Non
     data = _recipe(name, seed, stage, model, table, [*python, *(f"evaluation's {p}" for p in more)])
     if tokenizer is not None:
         data["model"]["tokenizer"] = tokenizer
-    given = _judged(data, Given(task, rows=rows, unseen=unseen), reward, reward_weights, None)
+    given = _judged(data, Given(task, rows=rows, heldout_rows=heldout_rows), reward, reward_weights, None)
     return _run(data, given, overrides, 0 if eval_dataset is None else eval_prompts, out, resume, quiet)
 
 
@@ -267,7 +271,7 @@ def _judged(data: dict[str, Any], given: Given, reward: Reward | None, weights: 
             given = replace(given, judge=made) if key == "judge" else replace(given, gold=made)
             data["python"] = [*data["python"], "reward" if key == "judge" else "gold"]
     own = (given.task or plugins.find("tasks", data["task"]["name"], Task)).judge  # type: ignore[type-abstract]
-    if reward is not None and gold is None and own in (data["judge"]["name"], "function"):  # as `run.resolved`
+    if reward is not None and gold is None and own in (data["judge"]["name"], "function"):  # as `runs.resolve`
         given = replace(given, gold=given.judge)
     return given
 
@@ -282,8 +286,7 @@ def _without(arguments: dict[str, Any], name: str) -> dict[str, Any]:
 def _resolved(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], prompts: int | None) -> tuple[Recipe, Given]:
     """The recipe with its evaluation's prompts counted, and the task that counted them."""
     (name, stage), = data["stage"].items()
-    kinds: dict[str, type[Stage]] = {"rl": Rl, "sft": Sft, "pretrain": Pretrain}
-    fields = kinds[stage["kind"]].model_fields
+    fields = recipes.stage_config(stage["kind"]).model_fields
     flat: dict[str, Any] = {}
     for key, value in overrides.items():
         _flatten(flat, f"stage.{name}.{key}" if key in fields else key, value)
@@ -291,14 +294,14 @@ def _resolved(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], 
         made = getattr(given, key.partition(".")[0], None) if "." in key else None
         check(made is None, f"{key}: the {key.partition('.')[0]} is made in Python from other arguments; set it there")
     recipe = _parsed(data, flat)
-    given = replace(given, task=given.task or runs.make_task(recipe))
+    given = replace(given, task=given.task or make_task(recipe.task))
     if prompts != 0 and "evaluation.prompts" not in flat and given.task is not None:
         tokenizer_of(given.task, roots(recipe).values())
         size = given.task.size(recipe.evaluation.split)
         prompts = prompts or min(EVALUATED, EVALUATED if size is None else size)
     if prompts is not None:
         flat["evaluation.prompts"] = prompts
-    return runs.resolved(_parsed(data, flat), given), given
+    return resolve(_parsed(data, flat), given), given
 
 
 def _parsed(data: dict[str, Any], flat: Mapping[str, Any]) -> Recipe:
@@ -322,17 +325,18 @@ def _run(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], promp
     console = Console(quiet=quiet)
     with ExitStack() as stack:
         if resume is None:
-            folder = stack.enter_context(lock.new_folder(lambda: runs.new_folder(recipe, None if out is None else Path(out))))
+            folder = stack.enter_context(lock.new_folder(lambda: new_folder(recipe, None if out is None else Path(out))))
         else:
             folder = Path(resume)
-            _check_same(recipe, runs.resume_recipe(folder), folder)
+            _check_same(recipe, resume_recipe(folder), folder)
         stack.enter_context(lock.endings(folder, "the same call and resume ="))
         stack.enter_context(lock.only_one(folder))
-        planned = plan.make(recipe, [n for n in recipe.order() if (folder / "stages" / n / "done.json").exists()], given)
+        checked = check_recipe(recipe, given)
+        planned = plan.make(checked, [n for n in recipe.order() if (folder / "stages" / n / "done.json").exists()])
         console.print(plan.render(planned))
         console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
         with progress.display(console, planned) as show:
-            runs.run(recipe, folder, show, given)
+            run(checked, folder, show)
         report.build(folder)
     result = Result(folder, given.task)
     console.print(terminal.results(result.summary))
@@ -342,7 +346,7 @@ def _run(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], promp
 def _check_same(recipe: Recipe, stored: Recipe, folder: Path) -> None:
     mine, theirs = ({k: v for k, v in _dump(r).items() if v is not None} for r in (recipe, stored))
     other = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)
-             and not k.endswith(".may_learn_nothing")]  # force may come later
+             and not k.endswith(".allow_no_signal")]  # force may come later
     check(not other, f"{str(folder)!r} was made by another call: {', '.join(f'{k} was {theirs.get(k)!r}' for k in other[:3])}; "
           "resume with the same arguments, or start a new run")
 

@@ -104,7 +104,7 @@ class Result:
 
     @cached_property
     def _engine(self) -> Engine:
-        from outdo.runs.run import compute_device, compute_dtype
+        from outdo.runs.resolve import compute_device, compute_dtype
 
         recipe = load(self.folder / "recipe.toml")
         engine = Engine(hf.load(self.checkpoint).to(compute_device(recipe)), compute_dtype(recipe), recipe.slots)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from outdo.evaluation import loss
 from outdo.ledger import ledger
-from outdo.recipe import Recipe, Rejection, Rl, Sft
+from outdo.recipe import Recipe
 from outdo.system import files
 
 Items = NDArray[np.float64]  # [seeds, items]
@@ -150,7 +150,7 @@ class Evidence:
     @cached_property
     def sft_arms(self) -> list[str]:
         """Imitation arms, the trunk left out."""
-        return [n for n, s in self.recipe.stage.items() if isinstance(s, Sft) and n != self.trunk]
+        return [n for n, s in self.recipe.stage.items() if s.kind == "sft" and n != self.trunk]
 
     @cached_property
     def more_imitation(self) -> str | None:
@@ -159,7 +159,7 @@ class Evidence:
 
     @cached_property
     def rejection(self) -> str | None:
-        return next((n for n, s in self.recipe.stage.items() if isinstance(s, Rejection) and self._same_start(n)), None)
+        return next((n for n, s in self.recipe.stage.items() if s.kind == "rejection" and self._same_start(n)), None)
 
     @cached_property
     def controls(self) -> list[str]:
@@ -175,27 +175,27 @@ class Evidence:
     def teacher(self) -> str | None:
         """The player whose episodes the trunk imitates."""
         stage = self.recipe.stage.get(self.trunk or "")
-        return stage.player if isinstance(stage, Sft) else None
+        return getattr(stage, "player", None) if stage is not None and stage.kind == "sft" else None
 
     @cached_property
     def _own_judge(self) -> dict[str, str]:
         gold = self.recipe.gold
-        judges = {n: s.judge or self.recipe.judge for n, s in self.recipe.stage.items() if isinstance(s, Rl)}
+        judges = {n: getattr(s, "judge", None) or self.recipe.judge for n, s in self.recipe.stage.items() if s.kind == "rl"}
         return {n: j.name for n, j in judges.items() if j != gold}
 
     @cached_property
     def _rl_on_gold(self) -> list[str]:
-        return [n for n, s in self.recipe.stage.items() if isinstance(s, Rl) and n not in self._own_judge]
+        return [n for n, s in self.recipe.stage.items() if s.kind == "rl" and n not in self._own_judge]
 
     def _imitated(self, name: str) -> bool:
-        return any(isinstance(self.recipe.stage[n], Sft) for n in self.recipe.path(name))
+        return any(self.recipe.stage[n].kind == "sft" for n in self.recipe.path(name))
 
     def _same_start(self, name: str) -> bool:
         return self.rl is not None and self.recipe.stage[name].source == self.recipe.stage[self.rl].source
 
     def _keep(self, name: str) -> str | None:
         stage = self.recipe.stage[name]
-        return stage.keep if isinstance(stage, Sft) else None
+        return getattr(stage, "keep", None)
 
 
 def items(rows: Sequence[dict[str, Any]]) -> Items:

@@ -7,22 +7,17 @@ sample is left out and counted; only the policy's own bad output scores low.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from outdo import plugins
+from outdo.plugins import Configured, Plugin
+from outdo.plugins import Options as Options
 from outdo.types import Finish, Score, Trajectory
 
 
-class Options(BaseModel):
-    """Base of every judge's nested Config: typed, frozen, misspelt keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Judge(ABC):
+class Judge(Configured):
     """score() must not depend on the order of the trajectories, nor (but for rounding) on what else is in the list.
 
     A sample without an answer in the form that the judge reads scores low with `answered = False`: the pre-flight counts these.
@@ -64,3 +59,8 @@ def unjudgeable(t: Trajectory, *facts: str) -> Score | None:
         return Score(None, f"the environment broke: {error}")
     missing = [name for name in facts if t.info.get(name) is None]
     return Score(None, f"the task reports no {', '.join(missing)}") if missing else None
+
+
+def make_judge(plugin: Plugin) -> Judge:
+    """The judge that a recipe names, with its options checked. Raises UserError."""
+    return plugins.make("judges", plugin, Judge)  # type: ignore[type-abstract]

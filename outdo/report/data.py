@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from outdo.errors import UserError, check
-from outdo.recipe import Plugin, Recipe, Sft
+from outdo.plugins import Plugin
+from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
 from outdo.report.format import number, pair
 from outdo.report.words import ANSWERS, GAMES, SCORES, Words
@@ -79,7 +80,7 @@ class RunData:
     @property
     def teacher(self) -> str:
         """Name of the reference player that imitation imitates."""
-        return next((s.player for s in self.recipe.stage.values() if isinstance(s, Sft)), "teacher")
+        return next((getattr(s, "player", "teacher") for s in self.recipe.stage.values() if s.kind == "sft"), "teacher")
 
     @property
     def shares(self) -> bool:

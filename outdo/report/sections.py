@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from outdo.recipe import Rl, Sft
 from outdo.report import format as show
 from outdo.report.curves import GOLD, INK, proxy
 from outdo.report.data import FLOPS, Row, RunData, Stage
@@ -81,10 +80,10 @@ def _seeds(value: object) -> str:
 def headline(run: RunData) -> list[Row]:
     """The big numbers: the teacher, imitation, reinforcement, and its rivals from the same start."""
     config = run.recipe.stage
-    rl = next((n for n, s in config.items() if isinstance(s, Rl) and not proxy(run, run.stages[n]) and s.source), None)
-    rl = rl or next((n for n, s in config.items() if isinstance(s, Rl)), None)
+    rl = next((n for n, s in config.items() if s.kind == "rl" and not proxy(run, run.stages[n]) and s.source), None)
+    rl = rl or next((n for n, s in config.items() if s.kind == "rl"), None)
     source = config[rl].source if rl else None
-    sfts = [n for n, s in config.items() if isinstance(s, Sft)]
+    sfts = [n for n, s in config.items() if s.kind == "sft"]
     imitation = source if source in sfts else next(iter(sfts), None)
     rival = next((n for n in sfts if rl and n != imitation and config[n].source == source), None)
     rejection = next((n for n, s in config.items() if s.kind == "rejection" and s.source == source), None)

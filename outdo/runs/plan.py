@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
 from outdo.evaluation import forgetting
-from outdo.judges.base import Judge
+from outdo.judges.base import make_judge
 from outdo.models.base import LanguageModel, Sizes
-from outdo.models.flops import forward_flops, update_flops
-from outdo.recipe import AnyStage, Imitation, Recipe, Rejection, Rollouts
-from outdo.runs.run import Given, check_recipe, compute_device, compute_dtype, make_judge, resolved
-from outdo.runs.start import skeleton
-from outdo.system import machine, randomness
+from outdo.models.flops import forward_flops
+from outdo.recipe import Recipe
+from outdo.runs.check import Checked
+from outdo.runs.resolve import compute_device, compute_dtype
+from outdo.stages.common.estimates import SAMPLE, Estimates, Length, StepCost, episode_flops, typical_length
+from outdo.system import machine
 from outdo.system.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.system.progress import duration
 from outdo.tasks.base import Task
-from outdo.text import render as rendering
-from outdo.text.rows import Rows
-from outdo.training.batch import families
-from outdo.training.optimizer import step_flops
-from outdo.types import Sample
-
-_SAMPLE = 64  # reference episodes that say how long an episode is
-_KEPT = 0.5  # share of its samples that a rejection stage is assumed to keep
-
-
-@dataclass(frozen=True)
-class Length:
-    """A typical episode. Example: 71.3 tokens, of which 27.1 are the policy's own, 2,900 keys looked at, a prompt of 4."""
-
-    tokens: float
-    own: float
-    attended: float
-    prompt: float  # tokens before the policy's first
-
-    def sharing(self, computed: float) -> Length:
-        """What is left of it where only this share of the prompts is computed: samples of one prompt have it together."""
-        spared = self.prompt * (1.0 - computed)
-        return replace(self, tokens=self.tokens - spared, attended=self.attended - spared * (self.prompt + 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -88,47 +65,46 @@ class Plan:
         return sum(s.weight for s in self.stages if not s.done)
 
 
-def make(recipe: Recipe, done: Collection[str] = (), given: Given | None = None) -> Plan:
-    """Check the recipe against its plug-ins and plan it. Touches no file; takes a second or two. Raises UserError."""
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    recipe = resolved(recipe, given)
-    checked = check_recipe(recipe, given)
-    task, judges = checked.task, (checked.judge, checked.gold)
-    models = {name: skeleton(recipe, name, task) for name in recipe.order()}
+def make(checked: Checked, done: Collection[str] = ()) -> Plan:
+    """Plan a checked recipe. done: stages that an earlier process finished. Touches no file. Raises UserError."""
+    recipe, task = checked.recipe, checked.task
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5, device=compute_device(recipe))
-    tried_on = [s.split for s in recipe.stage.values() if isinstance(s, Rollouts)]
-    split, n = [*tried_on, recipe.evaluation.split][0], min(_SAMPLE, recipe.evaluation.prompts or _SAMPLE)
-    typical = _typical(task, split, n if recipe.plays else 0)
-    rows = given.rows if given else None
-    stages = tuple(_stage(recipe, name, task, model, peak, typical, name in done, rows) for name, model in models.items())
-    return Plan(recipe.name, stages, max(_plain(m) for m in models.values()), peak, {torch.bfloat16: "bf16"}.get(dtype, "fp32"),
-                torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task), _notes(recipe, task, judges))
+    tried_on = [s.split for s in recipe.stage.values() if s.learns_from_scores and hasattr(s, "split")]
+    split, n = [*tried_on, recipe.evaluation.split][0], min(SAMPLE, recipe.evaluation.prompts or SAMPLE)
+    typical = typical_length(task, split, n if recipe.plays else 0)
+    stages = tuple(_stage(checked, name, typical, peak, name in done) for name in recipe.order())
+    return Plan(recipe.name, stages, max(_plain(m) for m in checked.models.values()), peak,
+                {torch.bfloat16: "bf16"}.get(dtype, "fp32"), torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task),
+                _notes(checked))
 
 
 def _plain(model: LanguageModel) -> int:
     return sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n)
 
 
-def _stage(recipe: Recipe, name: str, task: Task, model: LanguageModel, peak: float, typical: Length,
-           done: bool, rows: Rows | None) -> StagePlan:
-    stage, budget, c = recipe.stage[name], recipe.budget_flops(name), model.config
-    if isinstance(stage, Rollouts) and stage.source is None:  # random weights: nothing that they write goes on for long
+def _stage(checked: Checked, name: str, typical: Length, peak: float, done: bool) -> StagePlan:
+    recipe, model, stage = checked.recipe, checked.models[name], checked.recipe.stage[name]
+    if stage.learns_from_scores and stage.source is None:  # random weights: nothing that they write goes on for long
         typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2, 0.0)
-    decode, update, batch = _step(stage, task, model, typical, rows)
-    batch += f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
-    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    batch += f"; {trains:,} parameters train" if stage.lora or stage.freeze else ""
-    per_step = decode + update
-    limits = [n for n in (stage.steps, budget / per_step if budget else None) if n is not None]
-    steps = min(limits)
+    step = checked.stages[name].estimate(Estimates(checked.task, model, typical, checked.given.rows))
+    budget = recipe.budget_flops(name)
+    steps = min(n for n in (stage.steps, budget / step.flops if budget else None) if n is not None)
     by_flops = budget is not None and steps != stage.steps
-    flops = budget if by_flops and budget else steps * per_step
-    update_share = update / per_step
+    flops = budget if by_flops and budget else steps * step.flops
+    update_share = step.update_flops / step.flops
     seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
-    evaluation = _evaluation_flops(recipe, name, task, c, typical)
+    evaluation = _evaluation_flops(recipe, name, checked.task, model.config, typical)
     return StagePlan(name, recipe.parent(name), f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
-                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), batch, done)
+                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), _batch(recipe, name, step, model), done)
+
+
+def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> str:
+    """What a step trains on, from which checkpoint the stage starts and how much of the model trains."""
+    stage = recipe.stage[name]
+    start = f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
+    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return step.batch + start + (f"; {trains:,} parameters train" if stage.lora or stage.freeze else "")
 
 
 def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: Length) -> float:
@@ -136,74 +112,11 @@ def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: 
     e, parent = recipe.evaluation, recipe.parent(name)
     root, start = parent is None, parent is None or not recipe.alike(name, parent)
     times = start + e.points - 1 + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
-    flops = e.prompts * times * (e.samples * _forward(c, typical.sharing(1 / e.samples)) + _forward(c, typical))
+    flops = e.prompts * times * (e.samples * episode_flops(c, typical.sharing(1 / e.samples)) + episode_flops(c, typical))
     if e.corpus:
         T = min(forgetting.PASSAGE_TOKENS, c.max_position_embeddings)
         flops += (1 + root) * (e.corpus_tokens // T) * forward_flops(c, T, T * (T + 1) // 2, T - 1)
     return flops
-
-
-def _step(stage: AnyStage, task: Task, model: LanguageModel, typical: Length, rows: Rows | None) -> tuple[float, float, str]:
-    """FLOPs of generating and of updating in one step of the stage's loop, and what its batch is, in words."""
-    c, optimizer = model.config, step_flops(model, stage.optimizer)
-    if isinstance(stage, Imitation) and stage.data is not None:
-        rendered = rendering.preview(stage, task.tokenizer(), c.max_position_embeddings, _SAMPLE, rows)
-        length = _mean_length([len(r.token_ids) for r in rendered], [r.trained_tokens for r in rendered], [0] * len(rendered))
-        update = update_flops(c, round(length.tokens), round(length.attended), round(length.own))
-        n = stage.episodes
-        return 0.0, n * update + optimizer, f"{n} rows of {stage.data} per step, about {n * length.tokens:,.0f} tokens"
-    if isinstance(stage, Imitation):
-        length = _length(task, stage.player, stage.split, (stage.opponents or task.opponents)[0])
-        heads = length.tokens if stage.train_on == "everything" else length.own
-        update = update_flops(c, round(length.tokens), round(length.attended), round(heads))
-        n = stage.episodes
-        return 0.0, n * update + optimizer, f"{n} episodes of {stage.player!r} per step, about {n * length.tokens:,.0f} tokens"
-    assert isinstance(stage, Rollouts)
-    samples = stage.prompts * stage.group_size
-    group = stage.group_size * (_KEPT if isinstance(stage, Rejection) else 1.0)  # of it, what trains
-    minibatches = max(1, round(stage.prompts * group * typical.own / stage.minibatch_tokens))
-    short = typical.sharing(_families(typical, group, minibatches) / group) if model.shares_prompts else typical
-    update = stage.prompts * group * update_flops(c, round(short.tokens), round(short.attended), round(short.own))
-    batch = (f"{stage.prompts} prompts x {stage.group_size} samples = {samples:,} episodes per step, "
-             f"at most about {minibatches * stage.epochs} optimiser steps on them")
-    return (samples * _forward(c, typical.sharing(1 / stage.group_size)), stage.epochs * (update + minibatches * optimizer),
-            batch)
-
-
-def _families(typical: Length, group: float, minibatches: int) -> float:
-    """How often an update computes a prompt of which `group` samples train, dealt out to so many minibatches."""
-    T = round(typical.tokens)
-    sample = Sample(np.zeros(T, np.int64), np.arange(T) >= max(1, round(typical.prompt)), *np.zeros((2, T), np.float32))
-    met = minibatches * (1.0 - (1.0 - 1.0 / minibatches) ** group)  # minibatches that get any of them, on average
-    return float(max(met, len(families([sample] * round(group)))))
-
-
-def _forward(c: Sizes, length: Length) -> float:
-    return forward_flops(c, round(length.tokens), round(length.attended), round(length.own))
-
-
-def _typical(task: Task, split: str, n: int) -> Length:
-    """An episode of the policy, whose skill nobody knows yet: the mean over the reference players."""
-    if not n:
-        return Length(1.0, 1.0, 1.0, 0.0)
-    if not task.players:
-        own, prompts = task.turn_tokens / 2, [len(p.token_ids) for p in task.prompts(split, n, 0)]
-        return _mean_length([p + round(own) for p in prompts], [own] * n, prompts)
-    lengths = [_length(task, player, split, task.opponents[0], n) for player in task.players]
-    return Length(*(float(np.mean([getattr(x, f) for x in lengths])) for f in ("tokens", "own", "attended", "prompt")))
-
-
-def _length(task: Task, player: str, split: str, opponent: str, n: int = _SAMPLE) -> Length:
-    prompts = task.prompts(split, n, 0)
-    luck = np.array([randomness.key(0, p.id) for p in prompts], np.int64)
-    games = task.play(player, prompts, luck, opponent)
-    own, first = [int(g.mask.sum()) for g in games], [int(g.mask.argmax()) for g in games]
-    return _mean_length([len(g.token_ids) for g in games], own, first)
-
-
-def _mean_length(lengths: Sequence[int], own: Sequence[float], prompts: Sequence[int]) -> Length:
-    n = np.array(lengths, np.float64)
-    return Length(float(n.mean()), float(np.mean(own)), float((n * (n + 1) / 2).mean()), float(np.mean(prompts)))
 
 
 def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
@@ -212,7 +125,8 @@ def _opponents(recipe: Recipe, task: Task) -> tuple[str, ...]:
 
 def _evaluation(recipe: Recipe, task: Task) -> str:
     e = recipe.evaluation
-    rows = [n for n, s in recipe.stage.items() if isinstance(s, Imitation) and s.data and (s.heldout or s.heldout_data)]
+    rows = [n for n, s in recipe.stage.items() if not s.tries_task
+            and (getattr(s, "heldout", False) or getattr(s, "heldout_data", False))]
     loss = f"loss of {', '.join(rows)} on held-out rows, at the start and {e.points} points" if rows else "none"
     if e.prompts == 0:
         return loss
@@ -223,9 +137,9 @@ def _evaluation(recipe: Recipe, task: Task) -> str:
             f"{''.join(f', {x}' for x in further)}; charged to no budget" + (f"; {loss}" if rows else ""))
 
 
-def _notes(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> tuple[str, ...]:
-    own = [make_judge(s.judge) for s in recipe.stage.values() if isinstance(s, Rollouts) and s.judge]
-    said = [task.describe(), *(j.describe() for j in (*judges, *own))]
+def _notes(checked: Checked) -> tuple[str, ...]:
+    own = [make_judge(judge) for s in checked.recipe.stage.values() if (judge := getattr(s, "judge", None))]
+    said = [checked.task.describe(), *(j.describe() for j in (checked.judge, checked.gold, *own))]
     return tuple(dict.fromkeys(s for s in said if s))
 
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 
-from outdo.errors import UserError, check
+from outdo.errors import UserError, check, nearest
 from outdo.evaluation.measure import Measurement, measure
-from outdo.judges.base import Judge
+from outdo.judges.base import Judge, make_judge
 from outdo.models import fetch, hf
-from outdo.recipe import Recipe, load, nearest, parse
+from outdo.recipe import Recipe, load, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
-from outdo.runs.run import Given, compute_device, compute_dtype, make_judge, make_task, resolved
+from outdo.runs.resolve import compute_device, compute_dtype, resolve
 from outdo.runs.start import check_fits, final_checkpoint, say, tokenizer_of
+from outdo.stages.base import Given
 from outdo.system import machine
-from outdo.tasks.base import Task
+from outdo.tasks.base import Task, make_task
 from outdo.training import checkpoint
 from outdo.types import Prompt, Trajectory, Usage
 
@@ -85,7 +86,7 @@ def open_checkpoint(target: str, recipe: Path | None = None, task: str | None = 
                     overrides: Mapping[str, Any] | None = None) -> Opened:
     """Load what `target` names. Raises UserError, also if the model does not fit the task."""
     folder, run = locate(target)
-    return opened(folder, resolved(recipe_for(run, recipe, task, overrides or {})))
+    return opened(folder, resolve(recipe_for(run, recipe, task, overrides or {})))
 
 
 def opened(folder: Path, config: Recipe, given: Given | None = None) -> Opened:
@@ -93,7 +94,7 @@ def opened(folder: Path, config: Recipe, given: Given | None = None) -> Opened:
     given = given or Given()
     torch.set_num_threads(config.threads or torch.get_num_threads())
     machine.keep_freed_memory()
-    plays = given.task or make_task(config)
+    plays = given.task or make_task(config.task)
     gold = given.gold or make_judge(config.gold)
     gold.score([])  # says what it lacks
     tokenizer_of(plays, [folder])

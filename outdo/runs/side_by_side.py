@@ -3,8 +3,7 @@
 Small models gain little from a second core, so two stages at once are nearly twice as fast as one after the other. How many
 threads a stage gets follows from the recipe alone, never from what happens to run beside it: its numbers stay the same.
 
-A worker reads its run folder, works on one stage and writes one line of JSON to stdout for all that happens. It ends with its
-parent, however that ends: its stdin is then closed.
+Here is the parent, which decides who runs when; `worker.py` is the child.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from outdo.errors import UserError
 from outdo.recipe import Recipe
-from outdo.stages.loop import Run, stop_gently
+from outdo.stages.common.context import Run
 
 _LOOK_EVERY_S = 0.2  # how long a Ctrl-C may wait for the workers to hear of it
 
@@ -78,7 +76,7 @@ class _Worker:
         # A session of its own: Ctrl-C in the terminal reaches the parent alone, which passes it on. The lock on the run folder
         # is inherited: a worker that outlives a killed parent by a moment still holds it.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "outdo.runs.side_by_side", str(folder.resolve()), stage, str(threads)], text=True,
+            [sys.executable, "-m", "outdo.runs.worker", str(folder.resolve()), stage, str(threads)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, close_fds=False,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)})
         threading.Thread(target=self._listen, args=(stage, news), daemon=True).start()
@@ -112,40 +110,3 @@ def _failure(name: str, event: dict[str, Any]) -> BaseException | None:
         return UserError(f"the process of stage {name} was ended by signal {-code}; if memory was short, lower jobs, slots or "
                          "optimizer.micro_tokens; then go on with --resume")
     return RuntimeError(f"the process of stage {name} ended with code {code}; what it said is above")
-
-
-# --- in the worker ---------------------------------------------------------------------------------------------------
-
-
-def main(folder: Path, stage: str, threads: int, say: Callable[[dict[str, Any]], None]) -> None:
-    """Work on one stage of the run in `folder` and say how it ended."""
-    def show(name: str, share: float, message: str) -> None:
-        say({"share": share, "message": message})
-
-    try:
-        from outdo.runs import run  # takes seconds; Ctrl-C may come
-
-        state = run.prepare(run.resume_recipe(folder), folder, show)
-        with stop_gently(state, announce=False):
-            run.do_stage(state, stage, threads)
-    except KeyboardInterrupt:
-        say({"end": "interrupted"})
-    except UserError as e:
-        say({"end": "user", "text": str(e)})
-    except OSError as e:
-        say({"end": "os", "errno": e.errno, "text": e.strerror or str(e)})
-    else:
-        say({"end": "done"})
-
-
-def _end_with_parent(stdin: IO[str]) -> None:
-    stdin.read()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    events = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed must not get between the events
-    threading.Thread(target=_end_with_parent, args=(sys.stdin,), daemon=True).start()
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), lambda event: print(json.dumps(event), file=events, flush=True))
-    os._exit(0)  # not through the interpreter's end, where the thread above holds stdin

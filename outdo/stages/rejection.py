@@ -1,26 +1,39 @@
-"""rejection: try, keep what won, imitate it, repeat (RAFT, 2304.06767; expert iteration, Anthony et al., 1705.08439)."""
+"""rejection: sample, keep the completions that scored well, imitate them, repeat (RAFT, 2304.06767; expert iteration, Anthony et
+al., 1705.08439)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
-from outdo.recipe import Rejection
-from outdo.stages.loop import Loop
-from outdo.stages.rl import describe, gather, learn
+from outdo.stages.common.rollouts import RolloutConfig, Rollouts, describe, gather, learn
 from outdo.types import Sample, Usage
 
+if TYPE_CHECKING:
+    from outdo.stages.common.loop import Loop
 
-def reject(loop: Loop) -> None:
-    """Rollouts -> scores -> keep the winners -> cross-entropy on them, until the budget is spent."""
-    config = loop.config
-    assert isinstance(config, Rejection)
-    for step in loop.steps():
-        groups, usage = gather(loop, step)
-        pairs = [(t, s.value) for g in groups for t, s in zip(g.trajectories, g.scores, strict=True)]
-        won = [t for t, value in pairs if value is not None and value >= config.threshold]
-        samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for t in won]
-        dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in won)
-        usage += Usage(discarded_tokens=dropped)
-        trained, spent = learn(loop, samples, step)
-        loop.keep_rollouts("train", groups[:1])
-        loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), "kept": float(len(won)), **trained})
+
+class Rejection(Rollouts):
+    """Fine-tune on the model's own best completions, again and again."""
+
+    trained_share = 0.5  # of the samples, assumed by the plan
+
+    class Config(RolloutConfig):
+        """Options of a stage with kind = "rejection"."""
+
+        kind: Literal["rejection"] = "rejection"
+        threshold: float = 1.0  # keep samples that score at least this
+
+    def run(self, loop: Loop) -> None:
+        """Rollouts -> scores -> keep the best -> cross-entropy on them, until the budget is spent."""
+        for step in loop.steps():
+            groups, usage = gather(loop, step)
+            pairs = [(t, s.value) for g in groups for t, s in zip(g.trajectories, g.scores, strict=True)]
+            kept = [t for t, value in pairs if value is not None and value >= self.config.threshold]
+            samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for t in kept]
+            dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in kept)
+            usage += Usage(discarded_tokens=dropped)
+            trained, spent = learn(loop, samples, step)
+            loop.keep_rollouts("train", groups[:1])
+            loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), "kept": float(len(kept)), **trained})

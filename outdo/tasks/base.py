@@ -6,21 +6,19 @@ A task is one file in this folder (or `my_task.py:MyTask` anywhere) with a class
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedTokenizerBase
 
+from outdo import plugins
+from outdo.plugins import Configured, Plugin
+from outdo.plugins import Options as Options
 from outdo.types import BoolArray, IntArray, Prompt, Trajectory
 
-
-class Options(BaseModel):
-    """Base of every plug-in's nested Config: typed, frozen, misspelt keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Episodes(Protocol):
@@ -38,7 +36,7 @@ class Episodes(Protocol):
         """Facts about a finished episode, JSON-serialisable; becomes `Trajectory.info`."""
 
 
-class Task(ABC):
+class Task(Configured):
     """One kind of problem. Everything random comes from the seeds passed in; same seed, same order."""
 
     name: ClassVar[str]
@@ -54,6 +52,11 @@ class Task(ABC):
     def describe(self) -> str:
         """One line for the reader: what was taken from the data and what was left out. Empty: nothing to say."""
         return ""
+
+    @property
+    def one_reply(self) -> bool:
+        """Whether an episode is a prompt and one completion: then a user's rollout function can stand in for the engine."""
+        return False
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -104,3 +107,8 @@ class Task(ABC):
         """Up to n pairs of prefixes of equal length, (just won, not won), to test how well a model recognises a win."""
         del trajectories, n, seed
         return []
+
+
+def make_task(plugin: Plugin) -> Task:
+    """The task that a recipe names, with its options checked. Raises UserError."""
+    return plugins.make("tasks", plugin, Task)  # type: ignore[type-abstract]

@@ -84,9 +84,9 @@ class Dataset(TextTask):
         return cls(cls.Config(**options), rows, tools, environment_factory)
 
     @property
-    def multi_turn(self) -> bool:
-        """Whether something answers the policy's replies."""
-        return bool(self._tools or self._factories)
+    def one_reply(self) -> bool:
+        """Whether nothing answers the policy's replies."""
+        return not self._tools and not self._factories
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
@@ -158,7 +158,7 @@ class Dataset(TextTask):
 
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
         """See `Task.episodes`."""
-        if not self.multi_turn:
+        if self.one_reply:
             return super().episodes(prompts, seeds_R, opponent)
         environments = []
         for prompt in prompts if self._factories else ():

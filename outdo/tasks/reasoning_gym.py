@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo.errors import UserError, check
-from outdo.recipe import nearest
+from outdo.errors import UserError, check, nearest
 from outdo.system import randomness
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
 

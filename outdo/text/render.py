@@ -10,17 +10,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from outdo.errors import check
-from outdo.recipe import Imitation
 from outdo.text.chat import Chat, Messages, Span, without_none
-from outdo.text.rows import Row, Rows, first
+from outdo.text.rows import Row, RowOptions, Rows, first
 from outdo.text.shapes import Shape, shape_of
 from outdo.types import BoolArray, IntArray, Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ class Renderer:
         return ids
 
 
-def renderer(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int) -> Renderer:
+def renderer(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int) -> Renderer:
     """What renders the rows of a stage for a model with this context."""
     return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything")
 
 
-def preview(config: Imitation, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
+def preview(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
             given: Rows | None = None) -> list[Rendered]:
     """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
     render = renderer(config, tokenizer, context)

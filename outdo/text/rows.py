@@ -15,12 +15,11 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 import numpy as np
 
-from outdo.errors import UserError, check
-from outdo.recipe import nearest
+from outdo.errors import UserError, check, nearest
 from outdo.system import randomness
 from outdo.types import IntArray
 
@@ -40,6 +39,26 @@ class Stream:
 
 
 Rows = Sequence[Row] | Stream
+
+
+class RowOptions(Protocol):
+    """What a stage says about its rows of data."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def data_split(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def max_tokens(self) -> int | None: ...
+    @property
+    def heldout(self) -> float: ...
+    @property
+    def heldout_data(self) -> str | None: ...
+    @property
+    def train_on(self) -> str: ...
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
 
 
 class Feed:

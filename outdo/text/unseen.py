@@ -7,14 +7,13 @@ import json
 import re
 from collections.abc import Mapping
 
-from outdo.recipe import Imitation
 from outdo.system import randomness
-from outdo.text.rows import Row, Rows, first
+from outdo.text.rows import Row, RowOptions, Rows, first
 
 MOST_ROWS = 256  # that are measured, at every evaluation; of large data no more are kept from training
 
 
-def choose(config: Imitation, rows: Rows, given: Rows | None = None) -> tuple[Mapping[int, Row], bool]:
+def choose(config: RowOptions, rows: Rows, given: Rows | None = None) -> tuple[Mapping[int, Row], bool]:
     """Number -> row of what the loss is measured on, and whether these are rows of the data, which training then skips.
 
     given: rows from Python in place of `heldout_data`. Raises UserError if that cannot be read.
@@ -34,7 +33,7 @@ def by_hash(rows: Rows, share: float) -> dict[int, Row]:
     return found if more else {}
 
 
-def source(config: Imitation) -> Imitation:
+def source(config: RowOptions) -> RowOptions:
     """The stage as if it imitated the rows that `heldout_data` names: a split of its data, or data elsewhere."""
     name = config.heldout_data
     if name is None:

@@ -50,7 +50,7 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "example"), [
-    ([], "outdo run recipes/chess_endgame.toml --dry-run"),
+    ([], "outdo run chess_endgame --dry-run"),
     (["run"], "outdo run --resume runs/try"),
     (["eval"], "outdo eval runs/chess_endgame-1:rl --decode greedy"),
     (["report"], "outdo report runs/chess_endgame-1"),

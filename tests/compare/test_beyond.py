@@ -28,7 +28,8 @@ from outdo.evaluation.stats import pass_at_k
 from outdo.models import hf
 from outdo.models.flops import causal_attended, forward_flops
 from outdo.runs import plan
-from outdo.runs.run import check_recipe, resolved
+from outdo.runs.check import check_recipe
+from outdo.runs.resolve import resolve
 from outdo.tasks.chess import vocabulary
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -130,7 +131,7 @@ def test_a_stage_begins_as_its_start_ended(run: Path) -> None:
 
 def test_the_plan_counts_what_more_is_measured(base: Path, run: Path) -> None:
     def planned(**changes: Any) -> dict[str, float]:
-        stages = plan.make(recipe.load(TEXT, {"stage.sft.from": str(base), **changes})).stages
+        stages = plan.make(check_recipe(resolve(recipe.load(TEXT, {"stage.sft.from": str(base), **changes})))).stages
         return {s.name: s.evaluation_flops for s in stages}
 
     everything = planned()
@@ -176,7 +177,7 @@ def test_an_interrupted_run_measures_the_same(base: Path, run: Path, tmp_path: P
 ])  # fmt: skip
 def test_what_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as e:
-        check_recipe(resolved(recipe.load(TEXT, change)))
+        check_recipe(resolve(recipe.load(TEXT, change)))
     assert said in str(e.value)
 
 

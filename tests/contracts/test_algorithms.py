@@ -20,7 +20,7 @@ from outdo import plugins
 from outdo.algorithms.base import Algorithm
 from outdo.algorithms.grpo import Grpo
 from outdo.algorithms.reinforce import Reinforce
-from outdo.recipe import Plugin
+from outdo.plugins import Plugin
 from outdo.types import TokenBatch
 
 NAMES = plugins.names("algorithms")

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from outdo import plugins
 from outdo.judges.base import Judge
-from outdo.recipe import Plugin
+from outdo.plugins import Plugin
 from outdo.tasks.base import Task
 from outdo.types import Finish, Trajectory
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from outdo import plugins
 from outdo.errors import UserError
 from outdo.judges.base import Judge
-from outdo.recipe import Plugin
+from outdo.plugins import Plugin
 from outdo.tasks.base import Task
 from outdo.tasks.text.task import TextTask
 from outdo.types import Finish, IntArray, Prompt, Trajectory

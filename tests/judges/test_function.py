@@ -21,7 +21,7 @@ from outdo import plugins, rewards
 from outdo.errors import UserError
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
-from outdo.recipe import Plugin
+from outdo.plugins import Plugin
 from outdo.types import Finish, Trajectory
 
 

@@ -23,7 +23,7 @@ from outdo.judges import reward_model
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
 from outdo.judges.reward_model import RewardModel
-from outdo.recipe import Plugin
+from outdo.plugins import Plugin
 from outdo.types import Finish, Trajectory
 
 WORDS = ["4", "five", "", "the answer is four, as two and two are " + "four " * 40, "44", "4"]

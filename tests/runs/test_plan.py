@@ -17,8 +17,8 @@ import outdo
 from outdo import recipe
 from outdo.models import hf
 from outdo.models.flops import update_flops
-from outdo.recipe import Rl
-from outdo.runs import plan
+from outdo.stages.common import estimates
+from outdo.stages.rl import Rl
 from outdo.system import environment, files, machine
 from outdo.tasks.dataset import Dataset
 
@@ -48,15 +48,16 @@ def bills(folder: Path) -> list[dict[str, Any]]:
 def test_a_step_costs_what_was_planned(folder: Path) -> None:
     """Given how long the samples became, which nobody can know before."""
     (stage,), model = recipe.load(folder / "recipe.toml").stage.values(), hf.load(outdo.Result(folder).checkpoint)
-    assert isinstance(stage, Rl)
+    assert isinstance(stage, Rl.Config)
     prompts = [len(r["prompt"].split()) for r in ROWS]
     own = float(np.mean([m["tokens_per_episode"] for m in lines(folder / "stages" / "rl" / "metrics.jsonl")]))
-    typical = plan._mean_length([n + round(own) for n in prompts], [own], prompts)
-    generate, update, _ = plan._step(stage, Dataset.of(ROWS), model, typical, None)
+    typical = estimates.mean_length([n + round(own) for n in prompts], [own], prompts)
+    step = Rl(stage).estimate(estimates.Estimates(Dataset.of(ROWS), model, typical))
     assert all(e["discarded_tokens"] == 0 for e in bills(folder)), "every group trained"
     booked = float(np.mean([e["update_flops"] for e in bills(folder)]))
-    assert update == pytest.approx(booked, rel=TOLERANCE)
-    assert generate == pytest.approx(np.mean([e["prefill_flops"] + e["decode_flops"] for e in bills(folder)]), rel=TOLERANCE)
+    assert step.update_flops == pytest.approx(booked, rel=TOLERANCE)
+    sampled = float(np.mean([e["prefill_flops"] + e["decode_flops"] for e in bills(folder)]))
+    assert step.generate_flops == pytest.approx(sampled, rel=TOLERANCE)
     apart = 4 * GROUP * update_flops(model.config, round(typical.tokens), round(typical.attended), round(own))
     assert apart > 1.25 * booked, "without sharing it would be far off"
 
@@ -72,5 +73,5 @@ def test_prompts_are_as_long_as_they_are() -> None:
     """A task without players: prompts are measured, replies are taken to be half as long as they may be."""
     task = Dataset.of(ROWS, max_prompt_tokens=40, max_new_tokens=8)
     task.bind(tokenizer(29))
-    typical, lengths = plan._typical(task, "train", 16), [len(p.token_ids) for p in task.prompts("train", 16, 0)]
+    typical, lengths = estimates.typical_length(task, "train", 16), [len(p.token_ids) for p in task.prompts("train", 16, 0)]
     assert (typical.prompt, typical.tokens, typical.own) == (np.mean(lengths), np.mean(lengths) + 4, 4.0)

@@ -15,30 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from folders import kept, redone, weights
 from processes import TINY, Ended, files_below, forked, lines, outdo, reference, start, wait_until
-
-from outdo.ledger import ledger
-from outdo.types import Usage
 
 pytestmark = pytest.mark.slow  # whole runs
 
 STAGES = ("sft", "rl")
-
-
-def weights(folder: Path, stage: str) -> bytes:
-    (checkpoint,) = (folder / "stages" / stage / "checkpoints").iterdir()
-    return (checkpoint / "model.safetensors").read_bytes()
-
-
-def kept(folder: Path, stage: str, what: str) -> tuple[int, Usage]:
-    """Number and sum of the ledger's events that were not redone."""
-    events = ledger.read(folder / "stages" / stage / "ledger.jsonl")
-    events = [e for e in events if e["what"] == what and not e.get("redone")]
-    return len(events), ledger.total(events)
-
-
-def redone(folder: Path, stage: str) -> int:
-    return sum(bool(e.get("redone")) for e in ledger.read(folder / "stages" / stage / "ledger.jsonl"))
 
 
 def check_same(folder: Path, undisturbed: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from folders import kept, redone, weights
 from processes import SCRATCH, TINY, forked, lines
-from test_resume import kept, redone, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from outdo import recipe

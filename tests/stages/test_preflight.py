@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from folders import weights
 from processes import SCRATCH, TINY, forked, lines
-from test_resume import weights
 
 from outdo import recipe
 from outdo.algorithms.grpo import Grpo
-from outdo.recipe import Rejection, Rl
-from outdo.stages.preflight import describe, nothing_to_learn
+from outdo.stages.common.preflight import describe, nothing_to_learn
+from outdo.stages.rejection import Rejection
+from outdo.stages.rl import Rl
 from outdo.system import files
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
@@ -49,7 +50,7 @@ def loop(stage: Any) -> Any:
     return SimpleNamespace(config=stage, algorithm=Grpo())
 
 
-RL, REJECTION = Rl(kind="rl", steps=1), Rejection(kind="rejection", steps=1, threshold=0.5)
+RL, REJECTION = Rl.Config(kind="rl", steps=1), Rejection.Config(kind="rejection", steps=1, threshold=0.5)
 
 
 @pytest.mark.parametrize(("stage", "groups", "want"), [
@@ -105,12 +106,12 @@ def test_a_hopeless_run_is_stopped_until_forced(tmp_path: Path) -> None:
     assert forked("run", "--resume", folder, cwd=tmp_path).code == 2, "it looks again: the judge may have been mended"
     done = forked("run", "--resume", folder, "--force", cwd=tmp_path)
     assert done.code == 0 and "warning: 4 prompts x 4 samples all scored 0" in done.out, done.err
-    assert recipe.load(folder / "recipe.toml").stage["rl"].model_dump()["may_learn_nothing"]
+    assert recipe.load(folder / "recipe.toml").stage["rl"].model_dump()["allow_no_signal"]
 
 
 @pytest.mark.slow
-def test_a_control_may_learn_nothing(tmp_path: Path) -> None:
-    done = forked("run", TINY, *HOPELESS, "--set", "stage.rl.may_learn_nothing=true", "--out", "run", cwd=tmp_path)
+def test_a_control_allow_no_signal(tmp_path: Path) -> None:
+    done = forked("run", TINY, *HOPELESS, "--set", "stage.rl.allow_no_signal=true", "--out", "run", cwd=tmp_path)
     assert done.code == 0, done.err
 
 
@@ -130,6 +131,6 @@ def test_killed_in_the_middle_of_it(tmp_path: Path) -> None:
 
 def test_the_endgames_run_unattended() -> None:
     endgames = recipe.load(Path(__file__).parents[2] / "recipes" / "endgames.toml")
-    may = {n for n, s in endgames.stage.items() if getattr(s, "may_learn_nothing", False)}
+    may = {n for n, s in endgames.stage.items() if getattr(s, "allow_no_signal", False)}
     assert may == {"rl_no_imitation", "rl_from_scratch"}
-    assert all(getattr(s, "may_learn_nothing", True) for s in recipe.forced(endgames).stage.values())
+    assert all(getattr(s, "allow_no_signal", True) for s in recipe.forced(endgames).stage.values())

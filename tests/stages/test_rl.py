@@ -16,9 +16,9 @@ import pytest
 from outdo.algorithms.gae import Gae
 from outdo.algorithms.grpo import Grpo
 from outdo.errors import UserError
-from outdo.recipe import Rl
-from outdo.stages.imitation import demonstration
-from outdo.stages.rl import credit, describe, judged, minibatches
+from outdo.stages.common.imitation import demonstration
+from outdo.stages.common.rollouts import credit, describe, judged, minibatches
+from outdo.stages.rl import Rl
 from outdo.types import Finish, Group, Prompt, Score, Trajectory
 
 
@@ -90,8 +90,8 @@ def test_credit_with_a_critic() -> None:
 # --- minibatches ----------------------------------------------------------------------------------------------------
 
 
-def rl(**options: Any) -> Rl:
-    return Rl(kind="rl", steps=1, **options)
+def rl(**options: Any) -> Rl.Config:
+    return Rl.Config(kind="rl", steps=1, **options)
 
 
 def test_minibatches_hold_every_sample_once_per_epoch() -> None:

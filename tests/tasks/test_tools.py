@@ -19,7 +19,7 @@ from outdo import rewards
 from outdo.errors import UserError
 from outdo.judges.function import FunctionJudge
 from outdo.rollout.episodes import rollout
-from outdo.stages.imitation import demonstration
+from outdo.stages.common.imitation import demonstration
 from outdo.tasks.text import tools
 from outdo.text import chat
 from outdo.types import Finish, Trajectory

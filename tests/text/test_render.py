@@ -14,7 +14,8 @@ from chats import BAD, FORGETFUL, GOOD, MARKED, TOOLS, USER, sentencepiece, smol
 from transformers import PreTrainedTokenizerBase
 
 from outdo.errors import UserError
-from outdo.recipe import Pretrain, Sft
+from outdo.stages.pretrain import Pretrain
+from outdo.stages.sft import Sft
 from outdo.text.render import Renderer, preview
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -215,14 +216,14 @@ def test_samples() -> None:
 
 def test_previews() -> None:
     def stage(rows: list[dict[str, Any]], **options: Any) -> Any:
-        return Sft.model_construct(data=rows, **options)
+        return Sft.Config.model_construct(data=rows, **options)
 
     assert [r.trained_tokens for r in preview(stage([{"messages": [USER, GOOD]}] * 3), smollm2(), 8192, 2)] == [6, 6]
     for config, context in ((stage([{"messages": [USER, GOOD]}] * 70), 9), (stage([{"prompt": "p"}]), 99)):
         with pytest.raises(UserError, match=rf"none of the first \d+ rows .* has a token to train on within {context} tokens"):
             preview(config, smollm2(), context)
     assert preview(stage([{"text": "a b c d e f"}], max_tokens=3), smollm2(), 99)[0].cut_tokens == 4
-    (all_of_it,) = preview(Pretrain.model_construct(data=[{"messages": [USER, GOOD]}]), smollm2(), 8192)
+    (all_of_it,) = preview(Pretrain.Config.model_construct(data=[{"messages": [USER, GOOD]}]), smollm2(), 8192)
     assert all_of_it.trained_tokens == len(all_of_it.token_ids) - 1
 
 

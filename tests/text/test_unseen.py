@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from outdo.errors import UserError
-from outdo.recipe import Sft
+from outdo.stages.sft import Sft
 from outdo.text import unseen
 from outdo.text.rows import Feed, Stream, load
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"p{i}", "completion": [{"role": "assistant", "content": "c"}]} for i in range(2000)]
 
 
-def sft(**options: Any) -> Sft:
-    return Sft(kind="sft", steps=1, **{"data": "rows from Python", **options})
+def sft(**options: Any) -> Sft.Config:
+    return Sft.Config(kind="sft", steps=1, **{"data": "rows from Python", **options})
 
 
 def texts(rows: Any) -> set[str]:

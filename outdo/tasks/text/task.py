@@ -10,8 +10,7 @@ import numpy as np
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from outdo.errors import UserError, check
-from outdo.recipe import nearest
+from outdo.errors import UserError, check, nearest
 from outdo.system import randomness
 from outdo.tasks.base import Episodes, Options, Task
 from outdo.text import chat
@@ -46,6 +45,11 @@ class TextTask(Task):
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
         self._tokenizer, self.stop_ids = tokenizer, chat.stop_ids(tokenizer)
+
+    @property
+    def one_reply(self) -> bool:
+        """See `Task.one_reply`."""
+        return True
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that the task was bound to. Raises UserError if there is none yet."""

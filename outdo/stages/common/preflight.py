@@ -17,9 +17,9 @@ import torch
 from outdo.errors import UserError
 from outdo.models.base import LanguageModel
 from outdo.models.flops import causal_attended, update_flops
-from outdo.recipe import Rejection, Rollouts
-from outdo.stages import rl
-from outdo.stages.loop import Loop
+from outdo.stages.common import rollouts
+from outdo.stages.common.loop import Loop
+from outdo.stages.common.rollouts import RolloutConfig
 from outdo.system import environment, files, machine
 from outdo.training.batch import families
 from outdo.training.optimizer import step_flops
@@ -32,28 +32,28 @@ _MANY = 0.5  # share of samples that were truncated, or held no answer, that is 
 
 def preflight(loop: Loop) -> None:
     """Look, show what was found, keep it in preflight.json. Raises UserError if there is nothing to learn from."""
-    config, file = loop.config, loop.folder / FILE
-    assert isinstance(config, Rollouts)
+    config: RolloutConfig = loop.config
+    file = loop.folder / FILE
     known = file.exists() and files.read_json(file)["stop"] is None
     if loop.begun or loop.run.interrupted or known:
         return
     usage, seconds, groups = Usage(), 0.0, list[Group]()
     for n in dict.fromkeys((min(FEW, config.prompts), config.prompts)):
         began = time.perf_counter()
-        groups, spent = rl.gather(loop, 0, n)
+        groups, spent = rollouts.gather(loop, 0, n)
         usage, seconds = usage + spent, time.perf_counter() - began
         stop = nothing_to_learn(loop, groups)
         if stop is None:
             break
     loop.judge.logged()  # what functions logged belongs to no step
     found = {**describe(groups), "memory_bytes": memory(loop, groups), "step_s": step_seconds(loop, groups, seconds),
-             "stop": None if config.may_learn_nothing else stop}
+             "stop": None if config.allow_no_signal else stop}
     loop.ledger.book(0, "preflight", usage, loop.clock.read())
     files.write_json(file, found)
-    loop.run.show(loop.name, 0.0, table(loop, found) + (f"\n  warning: {stop}" if stop and config.may_learn_nothing else ""))
+    loop.run.show(loop.name, 0.0, table(loop, found) + (f"\n  warning: {stop}" if stop and config.allow_no_signal else ""))
     if found["stop"]:
         raise UserError(f"stage {loop.name} cannot learn: {stop}; to run it all the same, resume with --force, or set "
-                        f"stage.{loop.name}.may_learn_nothing = true")
+                        f"stage.{loop.name}.allow_no_signal = true")
 
 
 def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
@@ -64,12 +64,12 @@ def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
     if not values:
         (reason, n), = Counter(s.reason for g in groups for s in g.scores).most_common(1)
         return f"the judge could score none of {sampled} ({n} times: {reason}); mend the judge, or give it the columns it needs"
-    if isinstance(config, Rejection):
-        if max(values) >= config.threshold:
+    if (threshold := getattr(config, "threshold", None)) is not None:
+        if max(values) >= threshold:
             return None
-        why, change = f"none of {sampled} reached threshold = {config.threshold:g}, the best scored {max(values):g}", "lower it, "
+        why, change = f"none of {sampled} reached threshold = {threshold:g}, the best scored {max(values):g}", "lower it, "
     else:
-        if any(s.advantages.any() for s in rl.credit(groups, loop.algorithm)[0]):
+        if any(s.advantages.any() for s in rollouts.credit(groups, loop.algorithm)[0]):
             return None
         same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
         why, change = f"{sampled} {same}", ""
@@ -93,7 +93,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         for name, value in s.parts.items():
             if value is not None:
                 parts.setdefault(name, []).append(value)
-    prompts, seen = [len(g.prompt.token_ids) for g in groups], rl.describe(groups)
+    prompts, seen = [len(g.prompt.token_ids) for g in groups], rollouts.describe(groups)
     return {
         "prompts": len(groups), "samples": len(scores),
         "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories])),
@@ -111,8 +111,8 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
 
 def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
     """Roughly what a step will hold at once, in bytes."""
-    config, c, model = loop.config, loop.model.config, loop.model
-    assert isinstance(config, Rollouts)
+    config: RolloutConfig = loop.config
+    c, model = loop.model.config, loop.model
     size = torch.finfo(loop.run.dtype).bits // 8
     everything = sum(p.numel() for p in model.parameters())
     trains = sum(p.numel() for p in loop.trainer.parameters)
@@ -131,13 +131,13 @@ def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
 
 def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict[str, float | None]:
     """A step's time: generating and judging as measured (more prompts side by side are faster), updating by its FLOPs."""
-    config, file = loop.config, loop.run.folder / "environment.json"
-    assert isinstance(config, Rollouts)
+    config: RolloutConfig = loop.config
+    file = loop.run.folder / "environment.json"
     peak = environment.thread_peak_flops(files.read_json(file) if file.exists() else {}) * torch.get_num_threads()
     scale = config.prompts / len(groups)
     samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for g in groups for t in g.trajectories]
     as_many = config.model_copy(update={"minibatch_tokens": config.minibatch_tokens / scale})  # minibatches as with all prompts
-    steps = rl.minibatches(samples, as_many, loop.seed, 0)
+    steps = rollouts.minibatches(samples, as_many, loop.seed, 0)
     flops = sum(step_flops(loop.model, config.optimizer) + scale * batch_flops(loop.model, batch) for batch in steps)
     return {"generate": measured_s * scale, "update": flops / peak / machine.UPDATE_UTILISATION if peak else None}
 

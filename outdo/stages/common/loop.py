@@ -1,0 +1,201 @@
+"""What a stage's loop stands on: `for step in loop.steps():` around a few verbs. A new kind of stage needs only this file.
+
+    train(samples)        one optimiser step
+    rollout(prompts, …)   sample from the model
+    book(usage, metrics)  write down what the step cost and measured; every step calls it once
+
+Between two steps the loop evaluates (`evaluations.py`), saves (`saving.py`), shows progress and answers Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from outdo import plugins
+from outdo.algorithms.base import make_algorithm
+from outdo.errors import UserError, check
+from outdo.judges.base import Judge, make_judge
+from outdo.ledger.ledger import Clock, Ledger
+from outdo.models.base import LanguageModel
+from outdo.models.critic import Critic
+from outdo.rollout import custom
+from outdo.rollout.engine import Engine
+from outdo.rollout.episodes import rollout
+from outdo.stages.base import Stage
+from outdo.stages.common import saving
+from outdo.stages.common.context import Run
+from outdo.stages.common.evaluations import Evaluations
+from outdo.system import files, randomness
+from outdo.system.trackers import Trackers
+from outdo.training.optimizer import Optimizer, lr_scale
+from outdo.training.step import NonFiniteError, Trainer
+from outdo.types import Group, Prompt, Sample, Score, Trajectory, Usage
+
+
+class Loop:
+    """One stage at work."""
+
+    def __init__(self, run: Run, name: str, model: LanguageModel, stage: Stage) -> None:
+        self.run, self.name, self.model = run, name, model
+        self.config: Any = stage.config
+        self.task, self.seed = run.task, randomness.key(run.recipe.seed, name)
+        self.folder = run.folder / "stages" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self.folder / "ledger.jsonl")
+        self.algorithm = make_algorithm(stage.algorithm())
+        self._build(model)
+        own = getattr(self.config, "judge", None)
+        self.judge: Judge = make_judge(own) if own else run.judge
+        self.heldout_rows: Sequence[Sample] = ()  # of rows of data: what the loss is measured on
+        self._rollout_func = self._chosen_rollout()
+        self.clock = Clock.start()
+        self._updating = {"wall_s": 0.0, "cpu_s": 0.0}  # since the last entry in the ledger
+        self.checkpoints = saving.Checkpoints(self)
+        progress = saving.resume(self)
+        self.step = progress.step
+        self.evaluations = Evaluations(self, progress.evaluated)
+        self.trackers = Trackers(run.recipe.trackers, run.recipe.model_dump(mode="json"), run.folder, name, self.step)
+
+    def _build(self, model: LanguageModel) -> None:
+        """The trainer and the engine, which share the model's weights."""
+        optimizer, dtype = self.config.optimizer, self.run.dtype
+        critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
+        self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
+                               micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
+                               temperature=getattr(self.config, "temperature", 1.0), critic=critic)
+        self.engine = Engine(model, dtype, self.run.recipe.slots)
+
+    def _chosen_rollout(self) -> custom.RolloutFunc | None:
+        """The user's function that generates in place of the engine, if the stage names one."""
+        named = getattr(self.config, "rollout", None)
+        if named is None:
+            return None
+        check(not self.algorithm.critic, f"stage.{self.name}.rollout: a critic's values are not known of what a function "
+              "generates; choose another algorithm")
+        self.run.show(self.name, 0.0, custom.NOTICE)
+        chosen: custom.RolloutFunc = self.run.given.rollout or plugins.load(named)
+        return chosen
+
+    # --- budget -----------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> float:
+        """Share of the budget spent, in [0, 1] and beyond."""
+        flops, steps = self.run.recipe.budget_flops(self.name), self.config.steps
+        by_flops = self.ledger.train.flops / flops if flops else 0.0
+        return max(by_flops, self.step / steps if steps else 0.0)
+
+    def steps(self) -> Iterator[int]:
+        """Step numbers until the budget is spent. Between two steps: evaluation, checkpoint, progress, Ctrl-C."""
+        if self.run.interrupted:  # while the stage before was being measured
+            raise KeyboardInterrupt
+        if not self.begun:
+            self.evaluations.evaluate(0)
+        while self.spent < 1.0:
+            yield self.step
+            self.step += 1
+            self._between_steps()
+        self._finish()
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier process came to this stage's first checkpoint."""
+        return self.step > 0 or self.evaluations.done > 0
+
+    def _between_steps(self) -> None:
+        self.evaluations.when_due(self.spent)
+        self.run.show(self.name, self.spent, "")
+        interrupted = self.run.interrupted  # read once: whoever stops here has been saved
+        if (self.checkpoints.due and self.spent < 1.0) or interrupted:
+            self.checkpoints.write()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _finish(self) -> None:
+        self.evaluations.finish()
+        self.checkpoints.write(final=True)
+        self.trackers.close()
+        self.run.show(self.name, 1.0, "")
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def train(self, samples: Sequence[Sample]) -> tuple[dict[str, float], Usage]:
+        """One optimiser step; a batch that gives a non-finite loss is kept for inspection and ends the run."""
+        clock = Clock.start()
+        self.engine.release()
+        try:
+            scale = lr_scale(self.config.optimizer, self.spent, self.trainer.steps)
+            return self.trainer.step(samples, self.algorithm.loss, scale)
+        except NonFiniteError as e:
+            kept = self.folder / f"nonfinite_step_{self.step}.jsonl"
+            files.write_text(kept, "".join(_sample_line(s) for s in e.samples))
+            raise UserError(f"stage {self.name}, step {self.step}: {e}; the weights are untouched and the batch is in "
+                            f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
+        finally:
+            self._updating = {k: seconds + self._updating[k] for k, seconds in clock.read().items()}
+
+    def book(self, usage: Usage, metrics: dict[str, float]) -> None:
+        """Write down what this step cost and measured. Every step calls it once."""
+        wall, threads = self._updating["wall_s"], torch.get_num_threads()
+        cores = self._updating["cpu_s"] if self.model.device.type == "cpu" else wall * threads
+        measured = {**self.clock.read(), "update_s": wall, "update_core_s": cores, "threads": threads}
+        self.ledger.book(self.step, "train", usage, measured)
+        self._updating = dict.fromkeys(self._updating, 0.0)
+        line = {"step": self.step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
+        files.append_line(self.folder / "metrics.jsonl", line)
+        self.trackers.log(self.step, line)
+
+    # --- sampling and judging ---------------------------------------------------------------------------------------
+
+    def prompts(self, step: int, n: int, split: str) -> list[Prompt]:
+        """The step's own slice of the stage's endless stream of prompts."""
+        return self.task.prompts(split, n, self.seed, step * n)
+
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, temperature: float, opponent: str,
+                seed: int) -> tuple[list[Trajectory], Usage]:
+        """group_size trajectories per prompt, in prompt order, from the engine or from the user's function."""
+        if self._rollout_func is not None:
+            return custom.rollout_by(self._rollout_func, self.engine, self.task, prompts, group_size=group_size,  # type: ignore[arg-type]
+                                     temperature=temperature, seed=seed)
+        return rollout(self.engine, self.task, prompts, group_size=group_size, temperature=temperature, opponent=opponent,
+                       seed=seed)
+
+    def opponent(self, step: int) -> str:
+        """Opponents take turns."""
+        names = self.config.opponents or self.task.opponents[:1]
+        return str(names[step % len(names)])
+
+    def judge_cost(self, calls: int) -> Usage:
+        """What judging so many trajectories has cost, since the last time that this was asked."""
+        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call + self.judge.spent_flops())
+
+    def keep_rollouts(self, source: str, groups: Sequence[Group]) -> None:
+        """Append the trajectories of groups, with every score and reason, to rollouts.jsonl."""
+        for group in groups:
+            for t, s in zip(group.trajectories, group.scores, strict=True):
+                self.keep_rollout(source, t, s)
+
+    def keep_rollout(self, source: str, t: Trajectory, score: Score, gold: Score | None = None, **more: Any) -> None:
+        """Append one trajectory to rollouts.jsonl."""
+        extra = {**({} if gold is None else {"gold": _score(gold)}), **more}
+        files.append_line(self.folder / "rollouts.jsonl", {
+            "step": self.step, "source": source, **self.describe(t), "score": _score(score), **extra})
+
+    def describe(self, t: Trajectory) -> dict[str, Any]:
+        """A trajectory for readers."""
+        text = self.run.tokenizer.decode(t.token_ids.tolist())
+        return {"prompt_id": t.prompt_id, "sample": t.sample, "policy_version": t.policy_version, "text": text,
+                "finish": t.finish.value, "info": dict(t.info)}
+
+
+def _score(s: Score) -> dict[str, Any]:
+    return {"value": s.value, "reason": s.reason}
+
+
+def _sample_line(s: Sample) -> str:
+    arrays = {"token_ids": s.token_ids, "mask": s.mask, "advantages": s.advantages, "logprobs": s.logprobs}
+    return json.dumps({k: v.tolist() for k, v in arrays.items()}) + "\n"

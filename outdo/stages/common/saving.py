@@ -1,0 +1,73 @@
+"""A stage's checkpoints: written so that a crash at any moment loses no more than the steps since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from outdo.models import hf
+from outdo.system import files
+from outdo.training import checkpoint
+from outdo.types import Usage
+
+if TYPE_CHECKING:
+    from outdo.stages.common.loop import Loop
+
+
+class Checkpoints:
+    """The checkpoints of one stage: only the newest is kept."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._last_s = loop.clock.wall  # when the last one was written
+
+    @property
+    def due(self) -> bool:
+        """Whether the last one is older than the recipe's `checkpoint_s`."""
+        return self.loop.clock.wall - self._last_s >= self.loop.run.recipe.checkpoint_s
+
+    def write(self, final: bool = False) -> None:
+        """Write checkpoints/<step>, then drop the ones before it. final: the stage is done."""
+        loop = self.loop
+        target = loop.folder / "checkpoints" / str(loop.step)
+        progress = checkpoint.Progress(loop.step, loop.evaluations.done)
+
+        def fill(folder: Path) -> None:
+            hf.save(loop.model, loop.run.tokenizer, folder)
+            checkpoint.save(loop.trainer, progress, folder)
+
+        if not target.exists():  # interrupted right after the last step: saved already, the weights have not moved since
+            files.write_folder(target, fill)
+        for old in _complete(loop.folder):
+            if old != target:
+                files.remove_folder(old)
+        if final:
+            files.write_json(loop.folder / "done.json", {"step": loop.step, "checkpoint": f"checkpoints/{loop.step}"})
+        loop.ledger.book(loop.step, "checkpoint", Usage(), loop.clock.read())
+        self._last_s = loop.clock.wall
+
+
+def resume(loop: Loop) -> checkpoint.Progress:
+    """Go back to the newest checkpoint, or to the start if there is none."""
+    files.sweep(loop.folder / "checkpoints")
+    found = _complete(loop.folder)
+    progress = checkpoint.Progress(0, 0)
+    if found:
+        hf.load_weights(loop.model, found[-1])
+        progress = checkpoint.load(loop.trainer, found[-1])
+    # Whatever was written after the checkpoint will be written again, to the bit.
+    files.keep_lines(loop.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
+    measured: Callable[[dict[str, int]], bool] = lambda e: bool(found) and e["point"] <= progress.evaluated  # noqa: E731
+    for name in ("evaluations.jsonl", "forgetting.jsonl"):
+        files.keep_lines(loop.folder / name, measured)
+    at_end = progress.evaluated >= loop.run.recipe.evaluation.points  # only the last evaluation keeps rollouts
+    files.keep_lines(loop.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
+    loop.ledger.rewind(progress.step if found else -1)
+    return progress
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    found = [p for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name))
