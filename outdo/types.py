@@ -62,9 +62,21 @@ class Trajectory:
     finish: Finish
     info: Mapping[str, Any] = field(default_factory=dict)  # facts that the task knows, JSON-serialisable
     values: FloatArray | None = None  # [T] the critic's expected score before each sampled token; None without a critic
+    # Earlier turns of the same episode, where the context of each turn was rendered anew instead of being continued.
+    earlier: tuple[Trajectory, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.mask) == len(self.logprobs), "trajectory arrays differ in length"
+
+    @property
+    def pieces(self) -> tuple[Trajectory, ...]:
+        """The sequences that the policy sampled into, oldest first: one, or one a turn."""
+        return (*self.earlier, self)
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens that the policy wrote, in all turns."""
+        return sum(int(piece.mask.sum()) for piece in self.pieces)
 
 
 @dataclass(frozen=True)

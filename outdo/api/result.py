@@ -96,7 +96,7 @@ class Result:
         longest = max((len(p.token_ids) for p in asked), default=0)
         sampling = Sampling(temperature, max_new_tokens, longest + max_new_tokens, chat.stop_ids(tokenizer))
         trajectories, _ = engine.generate(asked, 1, sampling, seed)
-        return [chat.decode(tokenizer, np.where(t.mask, t.token_ids, -1)) for t in trajectories]
+        return [chat.decode(tokenizer, np.where(t.mask, t.token_ids, -1), sampling.stop_ids) for t in trajectories]
 
     @cached_property
     def _tokenizer(self) -> Any:

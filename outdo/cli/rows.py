@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from outdo.models import fetch, hf
 from outdo.runs.start import say
+from outdo.text.chat import NEVER_ENDS, known_ends, never_ends
 from outdo.text.render import Rendered, Renderer
 from outdo.text.rows import Feed, Row, Rows, Stream
-from outdo.text.shapes import shape_of
+from outdo.text.shapes import Shape, shape_of
 
 MEASURED_ROWS = 10_000  # at most so many go into the table
 SHOWN_TOKENS = 1_000  # of an example
@@ -39,9 +40,15 @@ def show_examples(console: Console, name: str, rows: Rows, render: Renderer, n: 
     extra = "".join(f" + {c}" for c in ("tools", "chat_template_kwargs") if first.get(c))
     size = "a stream of rows" if isinstance(rows, Stream) else f"{len(rows):,} rows"
     line = f"{name}: {size}, {shape}{extra}; columns {', '.join(map(str, first))}"
-    console.print(visible(line, console), markup=False, highlight=False, soft_wrap=True)
+    ends = [str(render.tokenizer.convert_ids_to_tokens(i)) for i in sorted(known_ends(render.tokenizer))]
+    line += f"\na reply ends with {' or '.join(ends) or 'nothing: the tokenizer has no end-of-text token'}"
+    if never_ends(render.tokenizer) and shape is Shape.MESSAGES:
+        line += f"\nwarning: {NEVER_ENDS}"
+    for part in line.split("\n"):
+        console.print(visible(part, console), markup=False, highlight=False, soft_wrap=True)
     for number, row in _head(rows, n):
-        console.print(example(render(row, f"row {number}"), number, render.tokenizer, console), soft_wrap=True)
+        for text in render(row, f"row {number}"):
+            console.print(example(text, number, render.tokenizer, console), soft_wrap=True)
 
 
 def measure(rows: Rows, render: Renderer, count: Callable[[str, int, int], None]) -> list[Rendered]:
@@ -52,9 +59,9 @@ def measure(rows: Rows, render: Renderer, count: Callable[[str, int, int], None]
     few = isinstance(rows, Stream) or len(rows) <= MEASURED_ROWS
     some = _head(rows, MEASURED_ROWS) if few else Feed(rows, 0).take(0, MEASURED_ROWS)
     rendered = []
-    for number, row in some:
-        rendered.append(render(row, f"row {number}"))
-        count("rendering rows", len(rendered), len(some))
+    for number, (place, row) in enumerate(some):
+        rendered += render(row, f"row {place}")
+        count("rendering rows", number + 1, len(some))
     return rendered
 
 

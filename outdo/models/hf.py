@@ -105,10 +105,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     load_config(folder)  # a damaged one would be taken for the tokenizer's fault
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer.generation_ends = _generation_ends(folder)
         return tokenizer
     except Exception as e:
         raise UserError(f"checkpoint {str(folder)!r} has no tokenizer that can be read ({type(e).__name__}: {_first(e)}); copy "
                         "tokenizer.json and tokenizer_config.json of its model into it") from None
+
+
+def _generation_ends(folder: Path) -> tuple[int, ...]:
+    """The end tokens that generation_config.json names beside the tokenizer's own (Llama 3, Qwen, Phi and GLM list several)."""
+    file = folder / _GENERATION
+    try:
+        ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    except (json.JSONDecodeError, AttributeError) as e:
+        raise UserError(f"{file} is not a JSON object ({e}); copy it from its model again, or delete it") from None
+    return tuple(i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int))
 
 
 def load(folder: Path) -> LanguageModel:

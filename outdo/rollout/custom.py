@@ -39,7 +39,9 @@ class Textual(Protocol):
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
-    def encode(self, prompt: Any, tools: Sequence[dict[str, Any]] = ()) -> IntArray: ...
+    def encode(self, row: Mapping[str, Any]) -> IntArray: ...
+
+    def reply_text(self, reply: IntArray) -> str: ...
 
 
 class Trainer:
@@ -67,7 +69,7 @@ class Trainer:
         Equal prompts beside each other are prefilled once. All the prompts at once, as they were given, are sampled exactly as
         without a rollout function. Raises UserError for prompts that leave no room.
         """
-        ids = [p if p and isinstance(p[0], int) else self._task.encode(p).tolist() for p in prompts]
+        ids = [p if p and isinstance(p[0], int) else self._task.encode({"prompt": p}).tolist() for p in prompts]
         runs = [len(list(same)) for _, same in groupby(ids)]
         g = runs[0] if len(set(runs)) == 1 else 1
         distinct = ids[::g]
@@ -123,7 +125,7 @@ def _trajectory(prompt: Prompt, sample: int, columns: Mapping[str, Any], i: int,
     check(bool(asked), f"the rollout function gave no prompt_ids for {prompt.id}; a completion follows something")
     mask: BoolArray = np.array([False] * len(asked) + wrote, bool)
     logprobs: FloatArray = np.where(mask, np.array([0.0] * len(asked) + logs, np.float32), np.float32(0.0))
-    text = str(task.tokenizer().decode(said, skip_special_tokens=True))
+    text = task.reply_text(np.array(said, np.int64))
     plain = isinstance(prompt.row["prompt"], str)
     extra = {k: v[i] if isinstance(v, list) else v for k, v in columns.items()
              if k not in (*_NEEDED, "env_mask") and (not isinstance(v, list) or i < len(v))}

@@ -31,8 +31,8 @@ class Rejection(Rollouts):
             groups, usage = gather(loop, step)
             pairs = [(t, s.value) for g in groups for t, s in zip(g.trajectories, g.scores, strict=True)]
             kept = [t for t, value in pairs if value is not None and value >= self.config.threshold]
-            samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for t in kept]
-            dropped = sum(int(t.mask.sum()) for t, _ in pairs) - sum(int(t.mask.sum()) for t in kept)
+            samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for w in kept for t in w.pieces]
+            dropped = sum(t.sampled_tokens for t, _ in pairs) - sum(t.sampled_tokens for t in kept)
             usage += Usage(discarded_tokens=dropped)
             trained, spent = learn(loop, samples, step)
             loop.keep_rollouts("train", groups[:1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ from outdo.system import randomness
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
 from outdo.tasks.text.task import TextOptions, TextTask, split_of
+from outdo.text import chat
 from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none
 from outdo.types import IntArray, Prompt
@@ -42,6 +43,7 @@ class Dataset(TextTask):
         """Options of dataset."""
 
         data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
+        chat: bool = False  # give prompts that are strings as a user's message, through the chat template
         validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
         heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
@@ -50,6 +52,9 @@ class Dataset(TextTask):
         environment: str | dict[str, str] | None = None
         max_turns: int = Field(default=4, ge=1)  # replies in one conversation with tools
         max_tool_tokens: int = Field(default=256, ge=1)  # longer results are cut
+        # In a conversation of several turns: "append" continues the sampled tokens, so earlier thoughts stay in the context;
+        # "render" applies the chat template anew before each turn, as at inference, and each turn trains as a sample of its own.
+        history: Literal["append", "render"] = "append"
 
     config: Config
 
@@ -102,7 +107,8 @@ class Dataset(TextTask):
         return [self._columns(row, i, name) for i, row in enumerate(rows)]
 
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
-        prompt = _prompt(row) or ([{"role": "user", "content": ""}] if self._factories else None)  # reset() says it all
+        empty = [{"role": "user", "content": ""}] if self._factories else None  # reset() says it all
+        prompt = _prompt(row, self.config.chat) or empty
         if self._by_name:
             chosen = row.get("environment")
             check(chosen in self._factories, f"row {i} of {name} has environment = {chosen!r}; the column names one of "
@@ -120,7 +126,7 @@ class Dataset(TextTask):
             longest = 0
             for row in rows:
                 row = self._shown(row)
-                tokens = len(self.encode(row["prompt"], self.tool_schemas(row)))
+                tokens = len(self.encode(row))
                 longest = max(longest, tokens)
                 if tokens <= c.max_prompt_tokens:
                     kept.append(row)
@@ -169,7 +175,7 @@ class Dataset(TextTask):
                   f"{prompt.id}; draw its dice from a column, for example a seed")
             environments.append(environment)
         return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
-                                     self.config.max_tool_tokens)
+                                     self.config.max_tool_tokens, self.config.history == "render")
 
     def size(self, split: str) -> int:
         """See `Task.size`."""
@@ -190,6 +196,9 @@ class Dataset(TextTask):
                  for split, (dropped, total) in self._dropped.items()]
         kinds = [getattr(f, "__name__", type(f).__name__) for f in self._factories.values()]
         answering = f"; environment {', '.join(kinds)}" if kinds else ""
+        if not self.one_reply and self.config.history == "append" and chat.rewrites_turns(self.tokenizer()):
+            answering += ("; the chat template drops earlier thoughts when a conversation goes on, and rollouts keep them "
+                          "(history = 'append'); history = 'render' follows the template")
         return f"{self.config.data or 'rows'}: {', '.join(parts)}{answering}" if parts else ""
 
 
@@ -198,11 +207,11 @@ def _order(n: int, key: int) -> list[int]:
     return [int(i) for i in randomness.permutation(n, key)]
 
 
-def _prompt(row: Mapping[str, Any]) -> str | Messages | None:
+def _prompt(row: Mapping[str, Any], as_messages: bool) -> str | Messages | None:
     """The prompt in any of the shapes; None if the row has none of them."""
     if row.get("prompt"):
         prompt: str | Messages = without_none(row["prompt"])
-        return prompt
+        return [{"role": "user", "content": prompt}] if as_messages and isinstance(prompt, str) else prompt
     if row.get("messages"):
         messages: Messages = without_none(row["messages"])
         asked = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]

@@ -96,7 +96,7 @@ class ReasoningGym(TextTask):
                 continue
             prompt = self.with_system([{"role": "user", "content": question}] if c.chat else question)
             self._drawn += 1
-            if len(self.encode(prompt)) <= c.max_prompt_tokens:
+            if len(self.encode({"prompt": prompt})) <= c.max_prompt_tokens:
                 return {"prompt": prompt, "question": question, "answer": _gold(c.dataset, item), "answer_tag": c.answer_tag,
                         "item": {**self._sources[kind], "index": index}}
             too_long, self._dropped = too_long + 1, self._dropped + 1

@@ -8,14 +8,14 @@ write up to its end token. Each such stretch is encoded by itself, as it is when
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from outdo.errors import check
-from outdo.text.chat import Chat, Messages, Span, without_none
+from outdo.text.chat import Chat, Messages, Span, known_ends, without_none
 from outdo.text.rows import Row, RowOptions, Rows, first
 from outdo.text.shapes import Shape, shape_of
 from outdo.types import BoolArray, IntArray, Sample
@@ -49,20 +49,28 @@ class Renderer:
     labelled true; the steps before the first wrong one. Tools' and users' turns never train (unless everything does).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, everything: bool = False) -> None:
-        self.tokenizer, self.context, self.everything = tokenizer, context, everything
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, everything: bool = False,
+                 turns: str = "auto") -> None:
+        self.tokenizer, self.context, self.everything, self.turns = tokenizer, context, everything, turns
+        self._ends = set(known_ends(tokenizer))
         # What the tokenizer puts before a text: its start token or nothing.
         self._start = [t for t in tokenizer("").input_ids[:1] if t == tokenizer.bos_token_id]
 
-    def __call__(self, row: Row, place: str = "the row") -> Rendered:
-        """place: which row, for messages. Raises UserError for columns or conversations that cannot be rendered."""
+    def __call__(self, row: Row, place: str = "the row") -> list[Rendered]:
+        """The row as one text, or as one a turn of the assistant's (see `Chat.pieces`).
+
+        place: which row, for messages. Raises UserError for columns or conversations that cannot be rendered.
+        """
         prompt, answer = imitated(row, shape_of(row, place))
         if isinstance(prompt, str) and isinstance(answer, str | None):
-            ids, trains = self._plain(prompt, answer, place)
+            texts = [self._plain(prompt, answer, place)]
         else:
-            ids, trains = self._chat(without_none(prompt), without_none(answer), row, place)
+            texts = self._chat(without_none(prompt), without_none(answer), row, place)
+        return [self._rendered(ids, trains, answer is not None) for ids, trains in texts]
+
+    def _rendered(self, ids: list[int], trains: list[bool], answered: bool) -> Rendered:
         token_ids, mask = np.array(ids, np.int64), np.array(trains, np.bool_)
-        if self.everything and answer is not None:
+        if self.everything and answered:
             mask[:] = True
         mask[:1] = False
         return Rendered(token_ids[: self.context], mask[: self.context], max(0, len(ids) - self.context))
@@ -78,10 +86,12 @@ class Renderer:
             ids, trains = [*ids, end], [*trains, True]
         return ids, trains
 
-    def _chat(self, prompt: Messages, answer: Messages | None, row: Row, place: str) -> tuple[list[int], list[bool]]:
+    def _chat(self, prompt: Messages, answer: Messages | None, row: Row, place: str) -> list[tuple[list[int], list[bool]]]:
         chat = Chat(self.tokenizer, row, place)
-        text, spans = (chat.text(prompt, generate=True), []) if answer is None else chat.spans(prompt, answer)
-        return self._encode(text, spans, place)
+        texts: list[tuple[str, list[Span]]] = [(chat.text(prompt, generate=True), [])]
+        if answer is not None:
+            texts = [chat.whole(prompt, answer)] if self.everything else chat.pieces(prompt, answer, self.turns)
+        return [self._encode(text, spans, place) for text, spans in texts]
 
     def _encode(self, text: str, spans: Sequence[Span], place: str) -> tuple[list[int], list[bool]]:
         """Token ids of text, and which of them lie in the spans; after a span's end token nothing is sampled or trained."""
@@ -98,7 +108,7 @@ class Renderer:
             pieces = [whole[a:b] for a, b in itertools.pairwise(ends)]
         trains: list[bool] = []
         for i, piece in enumerate(pieces):
-            sampled = _sampled(piece, self.tokenizer.eos_token_id) if i % 2 else 0
+            sampled = _sampled(piece, self._ends) if i % 2 else 0
             trains += [True] * sampled + [False] * (len(piece) - sampled)
         return list(itertools.chain(*pieces)), trains
 
@@ -116,7 +126,7 @@ class Renderer:
 
 def renderer(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int) -> Renderer:
     """What renders the rows of a stage for a model with this context."""
-    return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything")
+    return Renderer(tokenizer, min(config.max_tokens or context, context), config.train_on == "everything", config.turns)
 
 
 def preview(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
@@ -124,7 +134,7 @@ def preview(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int
     """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
     render = renderer(config, tokenizer, context)
     rows = first(config.data if given is None else given, n, config.data_split, config.stream)
-    rendered = [render(row, f"{config.data}, row {i}") for i, row in enumerate(rows)]
+    rendered = [r for i, row in enumerate(rows) for r in render(row, f"{config.data}, row {i}")]
     shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
     check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "
           f"a token to train on within {render.context} tokens; give answers to imitate, or raise max_tokens or the context")
@@ -150,6 +160,6 @@ def imitated(row: Row, shape: Shape) -> tuple[Any, Any]:
     return row["prompt"], row["completion"] if wanted else None
 
 
-def _sampled(piece: list[int], end: int | None) -> int:
+def _sampled(piece: list[int], ends: Collection[int]) -> int:
     """How many tokens of a turn the policy writes: up to its last end token; all if there is none."""
-    return len(piece) - piece[::-1].index(end) if end in piece else len(piece)
+    return next((i + 1 for i in range(len(piece) - 1, -1, -1) if piece[i] in ends), len(piece))

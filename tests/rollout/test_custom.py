@@ -78,7 +78,7 @@ def test_what_it_is_given(engine: Any, task: Dataset, prompts: list[Prompt]) -> 
 
 def test_several_turns_of_its_own(engine: Any, task: Dataset, prompts: list[Prompt]) -> None:
     """Two turns with words between them: only what was sampled trains; extra fields reach the rewards."""
-    between = task.encode("well")
+    between = task.encode({"prompt": "well"})
 
     def turns(prompts: list[Any], trainer: Trainer) -> dict[str, Any]:
         one = trainer.generate(prompts, max_new_tokens=3)

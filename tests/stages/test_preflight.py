@@ -46,8 +46,8 @@ def group(values: Sequence[float | None], cut: int = 0, prompt: int = 3, silent:
                  tuple(Score(v, "why", {"a": v}, answered=i >= silent) for i, v in enumerate(values)))
 
 
-def loop(stage: Any) -> Any:
-    return SimpleNamespace(config=stage, algorithm=Grpo())
+def loop(stage: Any, template: str | None = None) -> Any:
+    return SimpleNamespace(config=stage, algorithm=Grpo(), run=SimpleNamespace(tokenizer=SimpleNamespace(chat_template=template)))
 
 
 RL, REJECTION = Rl.Config(kind="rl", steps=1), Rejection.Config(kind="rejection", steps=1, threshold=0.5)
@@ -134,3 +134,13 @@ def test_the_endgames_run_unattended() -> None:
     may = {n for n, s in endgames.stage.items() if getattr(s, "allow_no_signal", False)}
     assert may == {"rl_no_imitation", "rl_from_scratch"}
     assert all(getattr(s, "allow_no_signal", True) for s in recipe.forced(endgames).stage.values())
+
+
+def test_bare_prompts_to_a_chat_model_are_named_as_the_likely_cause() -> None:
+    """Whatever else the samples look like: a chat model that is given strings rarely answers."""
+    bare = [replace(g, prompt=replace(g.prompt, row={"prompt": "2+2?"})) for g in (group([0, 0], cut=2), group([0, 0]))]
+    said = nothing_to_learn(loop(RL, "{{ messages }}"), bare)
+    assert said is not None and "bare strings" in said and "task.chat = true" in said
+    assert "bare strings" not in (nothing_to_learn(loop(RL), bare) or "")
+    asked = [replace(g, prompt=replace(g.prompt, row={"prompt": [{"role": "user"}]})) for g in bare]
+    assert "bare strings" not in (nothing_to_learn(loop(RL, "{{ messages }}"), asked) or "")

@@ -164,7 +164,7 @@ def test_bad_tools_and_environments(tokenizer: PreTrainedTokenizerBase) -> None:
     rewriting = copy.deepcopy(tokenizer)
     rewriting.chat_template = tokenizer.chat_template.replace("message['content']", "messages[-1]['content']")
     assert rewriting.chat_template != tokenizer.chat_template
-    with pytest.raises(UserError, match="the chat template rewrites earlier turns"):
+    with pytest.raises(UserError, match="the chat template leaves out an earlier turn when the conversation goes on"):
         chat.between_turns(rewriting, [{"role": "tool", "content": "42"}], [])
 
 

@@ -37,6 +37,9 @@ class ImitationConfig(StageConfig):
     data: str | None = None  # rows instead of a player: a file, a folder or a hub id (org/name, org/name:config)
     data_split: str = "train"  # of data that has several
     stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
+    # Rows with several answers: one text each ("together"), one for each answer, rendered as at inference ("apart"), or "apart"
+    # only where the chat template drops earlier thoughts ("auto").
+    turns: Literal["auto", "together", "apart"] = "auto"
     max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
     heldout: float = Field(default=0.05, ge=0, lt=1)  # share of the rows, by hash, that never train: the loss is measured on them
     heldout_data: str | None = None  # rows for that instead: the name of a split of data, or a file, a folder, a hub id
@@ -134,12 +137,13 @@ def imitate_rows(loop: Loop) -> None:
     data = rows.load(config.data, config.data_split, config.stream) if given is None else given
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
     measured, theirs = unseen.choose(config, data, loop.run.given.heldout_rows)
-    shown = [renderer(row, f"{config.data if theirs else config.heldout_data}, row {i}") for i, row in measured.items()]
+    source = config.data if theirs else config.heldout_data
+    shown = [r for i, row in measured.items() for r in renderer(row, f"{source}, row {i}")]
     loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
     feed = rows.Feed(data, loop.seed, skip=measured if theirs else ())
     for step in loop.steps():
         numbered = feed.take(step * config.episodes, config.episodes)
-        rendered = [renderer(row, f"{config.data}, row {i}") for i, row in numbered]
+        rendered = [r for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
         kept = [r for r in rendered if r.trained_tokens]
         wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r in kept)
         usage = Usage(discarded_tokens=wasted + sum(r.cut_tokens for r in rendered), episodes=len(rendered))

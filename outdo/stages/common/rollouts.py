@@ -104,15 +104,16 @@ def credit(groups: Sequence[Group], algorithm: Algorithm) -> tuple[list[Sample],
         values = [s.value for s in group.scores]
         advantages = algorithm.advantages(values) or [None] * len(values)
         mean = fmean([v for v in values if v is not None] or [0.0])
-        for t, value, advantage in zip(group.trajectories, values, advantages, strict=True):
-            if advantage is None or value is None or not t.mask.any():
-                discarded += int(t.mask.sum())
-            elif t.values is None:
-                samples.append(Sample(t.token_ids, t.mask, (t.mask * advantage).astype(np.float32), t.logprobs))
-            else:  # with a critic, advantages differ per token
-                own, returns = np.zeros((2, len(t.mask)), np.float32)
-                own[t.mask], returns[t.mask] = algorithm.per_token(value, mean, t.values[t.mask])
-                samples.append(Sample(t.token_ids, t.mask, own, t.logprobs, returns))
+        for whole, value, advantage in zip(group.trajectories, values, advantages, strict=True):
+            for t in whole.pieces:
+                if advantage is None or value is None or not t.mask.any():
+                    discarded += int(t.mask.sum())
+                elif t.values is None:
+                    samples.append(Sample(t.token_ids, t.mask, (t.mask * advantage).astype(np.float32), t.logprobs))
+                else:  # with a critic, advantages differ per token
+                    own, returns = np.zeros((2, len(t.mask)), np.float32)
+                    own[t.mask], returns[t.mask] = algorithm.per_token(value, mean, t.values[t.mask])
+                    samples.append(Sample(t.token_ids, t.mask, own, t.logprobs, returns))
     return samples, discarded
 
 
@@ -146,11 +147,11 @@ def describe(groups: Sequence[Group]) -> dict[str, float]:
     values = [[s.value for s in g.scores if s.value is not None] for g in groups]
     flat = np.array([v for group in values for v in group])
     trajectories = [t for g in groups for t in g.trajectories]
-    sampled = sum(int(t.mask.sum()) for t in trajectories)
+    sampled = sum(t.sampled_tokens for t in trajectories)
     return {
         "reward": float(flat.mean()) if len(flat) else 0.0,
         "unscored": float(sum(len(g.scores) for g in groups) - len(flat)),
         "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values])),
-        "entropy": -sum(float(t.logprobs.sum()) for t in trajectories) / max(sampled, 1),
+        "entropy": -sum(float(p.logprobs.sum()) for t in trajectories for p in t.pieces) / max(sampled, 1),
         "tokens_per_episode": sampled / len(trajectories),
     }

@@ -79,15 +79,20 @@ class TextTask(Task):
         out = []
         for number in range(start, start + n):
             row = self.row(split, seed, number)
-            out.append(Prompt(f"{split}/{seed}/{number}", self.encode(row["prompt"], self.tool_schemas(row)), row))
+            out.append(Prompt(f"{split}/{seed}/{number}", self.encode(row), row))
         return out
 
-    def encode(self, prompt: str | Messages, tools: Sequence[dict[str, Any]] = ()) -> IntArray:
-        """Token ids of a prompt, as the model will read it. tools: JSON schemas of what it may call."""
-        tokenizer = self.tokenizer()
+    def encode(self, row: Mapping[str, Any]) -> IntArray:
+        """Token ids of a row's prompt, as the model will read it: with the tools that it may call and the row's own columns
+        `tools` and `chat_template_kwargs`."""
+        tokenizer, prompt = self.tokenizer(), row["prompt"]
         if isinstance(prompt, str):
             return chat.encode(tokenizer, prompt, plain=True)
-        return chat.encode(tokenizer, chat.render(tokenizer, prompt, tools))
+        return chat.encode(tokenizer, chat.render(tokenizer, prompt, self.tool_schemas(row), row=row))
+
+    def reply_text(self, reply: IntArray) -> str:
+        """What the policy wrote, as text (see `chat.decode`)."""
+        return chat.decode(self.tokenizer(), reply, self.stop_ids)
 
     def with_system(self, prompt: str | Messages) -> str | Messages:
         """The prompt after the system message of the options, if there is one; a plain string becomes the user's words."""
@@ -99,7 +104,7 @@ class TextTask(Task):
     def episodes(self, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None) -> Episodes:
         """See `Task.episodes`."""
         del seeds_R, opponent
-        return Replies(self.tokenizer(), prompts)
+        return Replies(self.tokenizer(), prompts, self.stop_ids)
 
     def play(
         self, player: str, prompts: Sequence[Prompt], seeds_R: IntArray, opponent: str | None = None, random_moves: float = 0.0
@@ -132,21 +137,21 @@ class TextTask(Task):
         """Per trajectory: finished (0 or 1: not cut by the budget), tokens (that the policy wrote)."""
         return {
             "finished": np.array([t.finish != Finish.LENGTH for t in trajectories], np.float64),
-            "tokens": np.array([t.mask.sum() for t in trajectories], np.float64),
+            "tokens": np.array([t.sampled_tokens for t in trajectories], np.float64),
         }
 
 
 class Replies:
     """One turn each: the reply is the end (see `Episodes`)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
-        self.tokenizer, self.prompts = tokenizer, prompts
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], stop_ids: Sequence[int]) -> None:
+        self.tokenizer, self.prompts, self.stop_ids = tokenizer, prompts, stop_ids
         self.replies: dict[int, str] = {}
 
     def step(self, rows_R: IntArray, replies_RN: IntArray) -> tuple[IntArray, BoolArray]:
         """See `Episodes.step`: nothing is answered."""
         for row, reply in zip(rows_R.tolist(), replies_RN, strict=True):
-            self.replies[row] = chat.decode(self.tokenizer, reply)
+            self.replies[row] = chat.decode(self.tokenizer, reply, self.stop_ids)
         return np.zeros((len(rows_R), 0), np.int64), np.ones(len(rows_R), bool)
 
     def info(self, row: int) -> dict[str, Any]:

@@ -89,9 +89,10 @@ class Conversations:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], tools: Mapping[str, Tool],
-                 environments: Sequence[Any], stop_ids: Sequence[int], max_turns: int, max_tool_tokens: int) -> None:
+                 environments: Sequence[Any], stop_ids: Sequence[int], max_turns: int, max_tool_tokens: int,
+                 renders: bool = False) -> None:
         self.tokenizer, self.prompts, self.stop_ids = tokenizer, prompts, stop_ids
-        self.max_turns, self.max_tool_tokens = max_turns, max_tool_tokens
+        self.max_turns, self.max_tool_tokens, self.renders = max_turns, max_tool_tokens, renders
         self.environments = environments  # one per row, or none
         self.tools = [{**tools, **methods(e)} for e in environments] or [dict(tools)] * len(prompts)
         self.described = [schemas(t) for t in (self.tools if environments else self.tools[:1])] or [[]]
@@ -106,7 +107,7 @@ class Conversations:
         done = np.zeros(len(rows_R), bool)
         for i, (row, reply) in enumerate(zip(rows_R.tolist(), replies_RN, strict=True)):
             tokens = reply[reply >= 0]
-            text = chat.decode(self.tokenizer, tokens)
+            text = chat.decode(self.tokenizer, tokens, self.stop_ids)
             environment = self.environments[row] if self.environments else None
             partner = environment if isinstance(environment, Partner) else None
             found = [] if partner else calls(text)
@@ -127,18 +128,24 @@ class Conversations:
             out[i, : len(o)] = o
         return out, done
 
+    def context(self, row: int) -> IntArray:
+        """The whole conversation so far as the chat template renders it before the next reply."""
+        asked, described = self.prompts[row].row, self.described[row if self.environments else 0]
+        said = [*asked["prompt"], *self.messages[row]]
+        return chat.encode(self.tokenizer, chat.render(self.tokenizer, said, described, row=asked))
+
     def _observed(self, row: int, answers: list[dict[str, Any]] | str) -> IntArray:
         """The tokens of answers: text as it is, messages as the chat template writes them."""
         if isinstance(answers, str):
             return chat.encode(self.tokenizer, answers)
-        return chat.between_turns(self.tokenizer, answers, self.described[row if self.environments else 0])
+        return chat.between_turns(self.tokenizer, answers, self.described[row if self.environments else 0], self.prompts[row].row)
 
     def _respond(self, row: int, partner: Partner, reply: IntArray) -> list[dict[str, Any]] | str:
         """What the partner says to the conversation. One that raises, or says too much at once, ends it."""
         if partner.verbatim:
             said = str(self.tokenizer.decode(reply.tolist(), clean_up_tokenization_spaces=False))
         else:
-            said = chat.decode(self.tokenizer, reply)
+            said = chat.decode(self.tokenizer, reply, self.stop_ids)
         conversation = [*self.prompts[row].row["prompt"], *self.messages[row][:-1], {"role": "assistant", "content": said}]
         try:
             answers = partners.answer(partner, conversation)
