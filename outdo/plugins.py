@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from abc import ABC
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +13,12 @@ from typing import Any, ClassVar, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from outdo.errors import UserError, check, nearest
+from outdo.system.plugin_files import load_file
+from outdo.system.user_code import guarded
 
 T = TypeVar("T")
 _NOT_PLUGINS = {"base"}
+_NUMBERS = (int, float, int | None, float | None, tuple[int, ...], tuple[float, ...])
 
 
 class Options(BaseModel):
@@ -29,7 +30,8 @@ class Options(BaseModel):
     @classmethod
     def _no_boolean_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
+        values = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(v, bool) for v in values) and annotation in _NUMBERS:
             raise ValueError("a number is needed here, not true or false")
         return value
 
@@ -62,8 +64,7 @@ def find(package: str, name: str, base: type[T]) -> type[T]:
     """The plug-in class called `name`, derived from `base`. Raises UserError."""
     if ":" in name:
         file, _, attribute = name.rpartition(":")
-        module = _from_file(Path(file))
-        found = getattr(module, attribute, None)
+        found = getattr(_imported(name, file), attribute, None)
         check(inspect.isclass(found) and issubclass(found, base),
               f"{name!r}: {file} has no class {attribute} derived from {base.__name__}")
         return cast(type[T], found)
@@ -103,12 +104,7 @@ def load(what: str) -> Any:
     """The object that `my_file.py:name` or `package.module:name` means: a reward function, a tool. Raises UserError."""
     place, _, attribute = what.rpartition(":")
     check(bool(place and attribute), f"{what!r} names no function; write my_file.py:name or package.module:name")
-    try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except UserError:
-        raise
-    except Exception as e:
-        raise UserError(f"{what!r}: {place} cannot be imported ({type(e).__name__}: {e})") from None
+    module = _imported(what, place)
     found = getattr(module, attribute, None)
     if found is None:
         own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -116,12 +112,14 @@ def load(what: str) -> Any:
     return found
 
 
-def _from_file(path: Path) -> ModuleType:
-    check(path.is_file(), f"plug-in file {str(path)!r} does not exist; give a path relative to the current folder")
-    name = f"outdo_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def _imported(what: str, place: str) -> ModuleType:
+    """The module of a file, or one by its name. Raises UserError."""
+    try:
+        if place.endswith(".py"):
+            return load_file(Path(place))
+        with guarded():
+            return importlib.import_module(place)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{what!r}: {place} cannot be imported ({type(e).__name__}: {e})") from None

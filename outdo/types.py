@@ -23,6 +23,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
+LARGEST_SCORE = 1e30  # of a score, either way: sums and squares of what is larger are no longer finite
+
 
 class Finish(StrEnum):
     """Why a trajectory ended. Truncated and failed are not the same as lost."""

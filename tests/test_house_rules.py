@@ -36,9 +36,9 @@ BASE_EDGES = {
     "kernels": {"fetch", "system"},
     "fetch": {"errors", "system"},
     "recipe": {"errors", "fetch", "plugins"},
-    "plugins": {"errors", "recipe"},
+    "plugins": {"errors", "recipe", "system"},
     "rewards": {"errors"},
-    "interop": {"errors"},
+    "interop": {"errors", "system"},
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60

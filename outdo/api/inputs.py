@@ -13,6 +13,7 @@ from outdo.interop import verifiers as from_verifiers
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
 from outdo.models import fetch
+from outdo.tasks.text.tools import made
 
 # Functions and reward models, each as an object or as "my_rewards.py:name", folder or hub id; a judge by its name, its table with
 # a "name", or the object.
@@ -46,7 +47,7 @@ def with_own(reward: Reward | None, weights: Sequence[float], environment: Envir
              ) -> tuple[Reward | None, Sequence[float]]:  # fmt: skip
     """The reward, and beside it, with weight 1 as in TRL, what environments with a `get_reward` pay themselves."""
     factories = [from_openrlhf.adapted(plugins.load(e) if isinstance(e, str) else e) for e in environments(environment)]
-    if not any(hasattr(f if inspect.isclass(f) else f(), "get_reward") for f in factories):
+    if not any(hasattr(f if inspect.isclass(f) else made(f), "get_reward") for f in factories):
         return reward, weights
     own = "outdo.rewards:environment_reward"
     entries = [] if reward is None else list(reward) if several(reward) else [reward]

@@ -15,6 +15,7 @@ from outdo import __version__
 from outdo.cli import common, compare, evaluate, inspect, models, play, recipes, report, run
 from outdo.errors import UserError, out_of_memory
 from outdo.runs import lock
+from outdo.system import user_code
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,19 +50,33 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def app_main() -> None:
     """The `outdo` program. Exit codes: 0 done, 2 an error the user can fix (one line), 130 interrupted, 1 a bug (traceback)."""
+    code = 1
+    try:
+        code = _app()
+    finally:
+        user_code.end_in_time(code)
+    sys.exit(code)
+
+
+def _app() -> int:
     try:
         code = app(standalone_mode=False) or 0
-        sys.exit(common.say("interrupted", code) if code == 130 else code)
+        return common.say("interrupted", code) if code == 130 else int(code)
     except (lock.Interrupted, typer.Abort) as e:
-        sys.exit(common.say(str(e) or "interrupted", 130))
+        return common.say(str(e) or "interrupted", 130)
     except (UserError, OSError) as e:
         if os.environ.get("OUTDO_DEBUG"):
             raise
-        sys.exit(common.say(f"error: {e}", 2))
+        return common.say(f"error: {e}", 2)
+    except SystemExit as e:  # the command was not done, whatever the code says
+        if os.environ.get("OUTDO_DEBUG"):
+            raise RuntimeError("exit() before the command was done") from e
+        return common.say(f"error: something that the command uses called exit({e.code!r}) before the command was done; "
+                          "OUTDO_DEBUG=1 shows where", 2)
     except Exception as e:
         if out_of_memory(e):
-            sys.exit(common.say("error: out of memory; lower slots (sequences that generate together), the stage's optimizer."
-                                "micro_tokens or prompts, or use a smaller model; then --resume the run if it had begun", 2))
+            return common.say("error: out of memory; lower slots (sequences that generate together), the stage's optimizer."
+                              "micro_tokens or prompts, or use a smaller model; then --resume the run if it had begun", 2)
         if not hasattr(e, "format_message"):  # typer's own complaints about arguments
             raise
-        sys.exit(common.say(f"error: {e.format_message()}; outdo --help lists the commands", 2))
+        return common.say(f"error: {e.format_message()}; outdo --help lists the commands", 2)

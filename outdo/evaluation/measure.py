@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from outdo.errors import check
 from outdo.evaluation.stats import mean_interval, pass_at_k, wilson
-from outdo.types import Prompt, Score, Trajectory, Usage
+from outdo.types import LARGEST_SCORE, Prompt, Score, Trajectory, Usage
 
 
 class Measurable(Protocol):
@@ -41,12 +42,14 @@ class Measurement:
     extra_ci95: dict[str, tuple[float, float]]  # of those among them that are scores: pass@k
     trajectories: list[Trajectory]
     usage: Usage
+    parts: dict[str, float]  # mean of each reward function's own value
 
     def record(self) -> dict[str, Any]:
         """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
         value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
         items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
-        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "extra": self.extra,
+        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n,
+                "extra": {**self.extra, **({"parts": self.parts} if self.parts else {})},
                 "extra_ci95": self.extra_ci95, "items": items}
 
 
@@ -59,8 +62,14 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     """
     trajectories, usage = play(prompts)
     columns = dict(task.metrics(trajectories))
+    parts: dict[str, float] = {}
     for name, scorer in scorers.items():
-        columns[name] = np.array([np.nan if s.value is None else s.value for s in scorer(trajectories)], np.float64)
+        scores = scorer(trajectories)
+        columns[name] = np.array([np.nan if s.value is None else s.value for s in scores], np.float64)
+        bad = [s.value for s in scores if s.value is not None and not abs(s.value) <= LARGEST_SCORE]
+        check(not bad, f"the {name} judge scored an answer {bad[:1]}; expected a finite number of at most {LARGEST_SCORE:g}, "
+              "or None")
+        parts |= part_means(scores)
         usage += Usage(judge_calls=len(trajectories))
     answers_PK = np.asarray(columns[task.headline], np.float64).reshape(len(prompts), -1)
     items = _row_means(answers_PK)
@@ -70,7 +79,18 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     solved = {f"pass@{k}": pass_at_k(answers_PK, k) for k in (1, 4, 16, 64, 256) if 1 < K >= k}
     extra |= {name: _mean(x) for name, x in solved.items()}
     intervals = {name: ci95 for name, x in solved.items() if np.isfinite(ci95 := _interval(x)[1:3]).all()}
-    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, intervals, trajectories, usage)
+    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, intervals, trajectories, usage,
+                       parts)
+
+
+def part_means(scores: Sequence[Score]) -> dict[str, float]:
+    """Mean of each reward function's own value over the samples that it scored, whatever its weight."""
+    values: dict[str, list[float]] = {}
+    for s in scores:
+        for name, value in s.parts.items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {name: float(np.mean(v)) for name, v in values.items()}
 
 
 def _row_means(values_PK: np.ndarray) -> np.ndarray:

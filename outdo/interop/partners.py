@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outdo.system import user_code
+
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -53,7 +55,7 @@ def awaited(value: Any) -> Any:
     """
     if not inspect.iscoroutine(value):
         return value
-    return asyncio.run_coroutine_threadsafe(value, _loop(os.getpid())).result()
+    return asyncio.run_coroutine_threadsafe(user_code.awaiting(value), _loop(os.getpid())).result()
 
 
 @functools.cache

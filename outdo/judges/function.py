@@ -7,9 +7,11 @@ gives no finite number has no score, with the reason; when too many have none, t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Self
 
 from pydantic import Field
@@ -17,14 +19,16 @@ from pydantic import Field
 from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
-from outdo.judges.functions import guard
 from outdo.judges.functions.signatures import Log, Reward, of_rubric
 from outdo.judges.reward_model import RewardModel
 from outdo.models import fetch
-from outdo.types import Score, Trajectory
+from outdo.plugins import Plugin
+from outdo.system import user_code
+from outdo.types import LARGEST_SCORE, Score, Trajectory
 
 _FEW = 8  # fewer samples than this say nothing about a share
 _SHOWN = 80  # characters of a message or of an extra column that a reason shows
+_KINDS = {GeneratorType: "a generator", AsyncGeneratorType: "an asynchronous generator"}
 
 
 class Broken(str):
@@ -44,7 +48,7 @@ class FunctionJudge(Judge):
         """Options of function."""
 
         functions: tuple[str, ...] = ()  # "my_rewards.py:reward", "package.module:name", or a reward model's folder or hub id
-        weights: tuple[float, ...] = ()  # one for each function; empty: 1 each; 0: measured in metrics.jsonl, never scores
+        weights: tuple[float, ...] = ()  # one for each function; empty: 1 each; 0: measured, never trains
         timeout_s: float = Field(default=60.0, gt=0)  # for one call, be it of a batch or of a sample
         unscored_limit: float = Field(default=0.5, ge=0, le=1)  # share of a batch on which functions may fail
 
@@ -67,7 +71,8 @@ class FunctionJudge(Judge):
     @classmethod
     def of(cls, functions: Sequence[Any], weights: Sequence[float] = (), **options: Any) -> Self:
         """A judge from functions, reward models, verifiers' rubrics and judges, as objects or as in Config, and its options."""
-        return cls(cls.Config(weights=tuple(weights), **options), functions)
+        options["weights"] = tuple(weights)
+        return cls(plugins.configured("judges", Plugin(name=cls.name, **options), cls), functions)
 
     def describe(self) -> str:
         """Which functions score, how they are called, and how much they weigh."""
@@ -84,7 +89,7 @@ class FunctionJudge(Judge):
         return sum(r.memory_bytes() for r in self.rewards if isinstance(r, Judge))
 
     def logged(self) -> dict[str, float]:
-        """Means of what functions gave to log_metric since the last call, and of functions that weigh nothing."""
+        """Means of what functions gave to log_metric since the last call."""
         out = {name: sum(values) / len(values) for name, values in self._metrics.items()}
         self._metrics = {}
         return out
@@ -102,9 +107,7 @@ class FunctionJudge(Judge):
             said = [f"{k}={_short(v[at])}" for k, v in extras.items()]
             scores[i] = self._sum([c[at] for c in columns], said)
         self._check_share([*broken, *(self._broken(values) for values in zip(*columns, strict=True))])
-        silent = {n: [v for v in c if isinstance(v, float)] for n, c, w in zip(self.names, columns, self.weights, strict=True)
-                  if w == 0}
-        for name, values in [*log.metrics.items(), *((n, v) for n, v in silent.items() if v)]:
+        for name, values in log.metrics.items():
             self._metrics.setdefault(name, []).extend(values)
         return [s for s in scores if s is not None]
 
@@ -117,7 +120,10 @@ class FunctionJudge(Judge):
         known = [w * v for w, v in zip(self.weights, values, strict=True) if w and v is not None and not isinstance(v, str)]
         if not known:
             return Score(None, "no function applies to this sample", parts)
-        return Score(float(sum(known)), "; ".join([*(f"{n} {v:g}" for n, v in parts.items() if v is not None), *said]), parts)
+        total = float(sum(known))
+        if not abs(total) <= LARGEST_SCORE:
+            return Score(None, f"the weighted sum is {total:g}; a reward is at most {LARGEST_SCORE:g}", parts)
+        return Score(total, "; ".join([*(f"{n} {v:g}" for n, v in parts.items() if v is not None), *said]), parts)
 
     def _broken(self, values: Sequence[Value]) -> Broken | None:
         """The first failure of a function that weighs something."""
@@ -133,7 +139,8 @@ class FunctionJudge(Judge):
     def _values(self, reward: Scorer, name: str, judged: Sequence[Trajectory], log: Log) -> list[Value]:
         """One function's value for each sample: in one call if it takes batches and does not raise, else one by one."""
         if isinstance(reward, Judge):
-            return [Broken(s.reason) if s.value is None else s.value for s in reward.score(judged)]
+            with user_code.guarded():
+                return [Broken(s.reason) if s.value is None else s.value for s in reward.score(judged)]
         out: list[Value] = [Broken(f"{name} needs the column {', '.join(m)}, which the data does not have")
                             if (m := reward.missing(t)) else None for t in judged]
         able = [i for i, v in enumerate(out) if v is None]
@@ -149,7 +156,7 @@ class FunctionJudge(Judge):
                 values = self._call(reward, name, [judged[i] for i in able], tried)
             except UserError:
                 raise
-            except (Exception, guard.TimedOut):
+            except (Exception, user_code.TimedOut):
                 pass  # the samples are tried alone below: only those that fail by themselves stay without a score
             else:
                 log.metrics.update(tried.metrics), log.columns.update(tried.columns)
@@ -171,7 +178,7 @@ class FunctionJudge(Judge):
                         out[i] = _number(value, name)
                     failed += sum(isinstance(out[i], Broken) for i in unit)
                     continue
-                except guard.TimedOut:
+                except user_code.TimedOut:
                     why = f"{name} took longer than timeout_s = {self.config.timeout_s:g}"
                 except UserError:
                     raise
@@ -183,16 +190,19 @@ class FunctionJudge(Judge):
 
     def _call(self, reward: Reward, name: str, batch: Sequence[Trajectory], log: Log) -> list[Any]:
         """What the function gives for the batch, as a list. Raises UserError if it does not owe that many."""
-        given = guard.call(partial(reward.function, **reward.arguments(batch, log)), self.config.timeout_s)
+        given = user_code.call(partial(reward.function, **reward.arguments(batch, log)), self.config.timeout_s)
         if isinstance(given, Mapping):  # verl's {"score", ...}, OpenRLHF's {"rewards", "scores", "extra_logs"}
             given = given.get("rewards", given.get("score", given.get("scores")))
+        lazy = isinstance(given, Iterator | AsyncGeneratorType)  # yield in place of return, map(), zip()
+        wanted = f"a list of {len(batch)} numbers, one per completion" if reward.batched else "one number"
+        check(not lazy, f"reward function {name} returned {_KINDS.get(type(given), type(given).__name__)}; return {wanted}")
         if not reward.batched:
             return [given]
         given = given.tolist() if hasattr(given, "tolist") else given
-        many = isinstance(given, Sequence) and not isinstance(given, str)
+        many = isinstance(given, Sequence) and not isinstance(given, str | bytes)
         check(many and len(given) == len(batch), f"reward function {name} returned "
-              f"{f'{len(given)} values' if many else _short(repr(given))} for {len(batch)} completions; it owes a list with one "
-              "for each (None where it does not apply)")
+              f"{f'{len(given)} values' if many else _short(given, repr)} for {len(batch)} completions; return {wanted} "
+              "(None where it does not apply)")
         return list(given)
 
 
@@ -209,15 +219,23 @@ def _scorers(what: Any) -> Sequence[tuple[Scorer, float]]:
 
 
 def _number(value: Any, name: str) -> Value:
-    """A finite number, None, or why it is neither."""
+    """A finite number of reasonable size, None, or why it is neither."""
     if value is None:
         return None
-    value = value.item() if hasattr(value, "item") else value
-    if not isinstance(value, int | float):
-        return Broken(f"{name} returned {_short(repr(value))}, which is no number")
-    return float(value) if math.isfinite(value) else Broken(f"{name} returned {value}")
+    try:
+        plain = value.item() if hasattr(value, "item") else value  # of numpy or torch
+        if isinstance(plain, int | float | Decimal | Fraction) and abs(number := float(plain)) <= LARGEST_SCORE:
+            return number
+    except (ValueError, RuntimeError, OverflowError):  # an array of several, a signalling NaN, 10**400
+        plain = value
+    real = isinstance(plain, int | float | Decimal | Fraction)
+    why = f"; a reward is a finite number of at most {LARGEST_SCORE:g}" if real else ", which is no number"
+    return Broken(f"{name} returned {_short(value, repr)}{why}")
 
 
-def _short(value: Any) -> str:
-    said = " ".join(str(value).split())
+def _short(value: Any, text: Callable[[Any], str] = str) -> str:
+    try:
+        said = " ".join(text(value).split())
+    except Exception:  # integers of thousands of digits, objects of the user's
+        return f"{type(value).__name__} that cannot be printed"
     return said if len(said) <= _SHOWN else said[: _SHOWN - 1] + "…"

@@ -19,9 +19,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.models import fetch
+from outdo.plugins import Plugin
 from outdo.types import Score, Trajectory
 
 
@@ -51,7 +53,8 @@ class RewardModel(Judge):
     def of(cls, model: Any, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any) -> Self:
         """A judge from a model in memory. tokenizer: None is the one that lies with the model's checkpoint."""
         check(hasattr(model, "config"), f"{type(model).__name__} is no reward model: give one of transformers' classifiers")
-        return cls(cls.Config(model=str(model.config.name_or_path), **options), model, tokenizer)
+        options["model"] = str(model.config.name_or_path)
+        return cls(plugins.configured("judges", Plugin(name=cls.name, **options), cls), model, tokenizer)
 
     @property
     def label(self) -> str:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo.errors import UserError, check
 from outdo.models.score import token_logprobs
 from outdo.rollout.engine import Engine, Sampling
+from outdo.system.user_code import guarded
 from outdo.types import BoolArray, Finish, FloatArray, IntArray, Prompt, Trajectory, Usage
 
 RolloutFunc = Callable[..., Mapping[str, Any]]
@@ -93,7 +94,8 @@ def rollout_by(function: RolloutFunc, engine: Engine, task: Textual, prompts: Se
     repeated = [p for p in prompts for _ in range(group_size)]
     name = getattr(function, "__name__", type(function).__name__)
     try:
-        given = function([copy.deepcopy(p.row["prompt"]) for p in repeated], trainer)
+        with guarded():
+            given = function([copy.deepcopy(p.row["prompt"]) for p in repeated], trainer)
     except UserError:
         raise
     except Exception as e:

@@ -29,7 +29,7 @@ def only_one(folder: Path) -> Iterator[None]:
     The kernel lets go of the lock when its holder dies, however it dies: a file left behind by a dead process is no
     obstacle, and a process that happens to have got the dead one's number is none either.
     """
-    file = folder / FILE
+    file = folder.absolute() / FILE
     handle = _acquire(file)
     try:
         yield

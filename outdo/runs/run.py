@@ -23,7 +23,7 @@ from outdo.system import environment, files, machine
 
 def run(checked: Checked, folder: Path, show: Show) -> Path:
     """Run, or resume, a recipe in `folder`. Returns the path of summary.json. Raises UserError."""
-    recipe, threads = checked.recipe, torch.get_num_threads()
+    recipe, threads, folder = checked.recipe, torch.get_num_threads(), folder.absolute()
     state = begin(checked, folder, show)
     measure_players(folder, recipe, state.task, state.gold, state.heldout)
     with stop_gently(state):

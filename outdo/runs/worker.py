@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from os import _exit  # user code cannot be in its place
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,14 +45,14 @@ def main(folder: Path, stage: str, threads: int, say: Callable[[dict[str, Any]],
         say({"end": "done"})
 
 
-def _end_with_parent(stdin: IO[str]) -> None:
+def _end_with_parent(stdin: IO[bytes]) -> None:
     stdin.read()
-    os._exit(1)
+    _exit(1)
 
 
 if __name__ == "__main__":
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed must not get between the events
-    threading.Thread(target=_end_with_parent, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.fdopen(os.dup(0), "rb"),), daemon=True).start()
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), lambda event: print(json.dumps(event), file=events, flush=True))
     os._exit(0)  # not through the interpreter's end, where the thread above holds stdin

@@ -20,6 +20,7 @@ from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.interop import openrlhf as from_openrlhf
 from outdo.interop.partners import Partner
+from outdo.plugins import Plugin
 from outdo.system import randomness
 from outdo.tasks.base import Episodes
 from outdo.tasks.text import tools as tooling
@@ -72,7 +73,7 @@ class Dataset(TextTask):
         self._factories: dict[str, Any] = {n: from_openrlhf.adapted(f) for n, f in found.items()}
         if self._tools or self._factories:
             self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
-        made = {n: f() for n, f in self._factories.items()}
+        made = {n: tooling.made(f) for n, f in self._factories.items()}
         answering = any(isinstance(e, Partner) for e in made.values())
         check(not (answering and self._tools), "tools go with a policy that calls them, and a partner answers every reply "
               "itself; give one or the other")
@@ -86,7 +87,7 @@ class Dataset(TextTask):
     def of(cls, rows: Iterable[Mapping[str, Any]], tools: Sequence[Callable[..., Any]] = (),
            environment_factory: Factory | None = None, **options: Any) -> Self:
         """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
-        return cls(cls.Config(**options), rows, tools, environment_factory)
+        return cls(plugins.configured("tasks", Plugin(name=cls.name, **options), cls), rows, tools, environment_factory)
 
     @property
     def one_reply(self) -> bool:

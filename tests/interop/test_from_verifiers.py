@@ -19,6 +19,7 @@ from talk import bound, converse
 
 import outdo
 from outdo.errors import UserError
+from outdo.evaluation.measure import part_means
 from outdo.interop import verifiers as from_verifiers
 from outdo.judges.function import FunctionJudge
 from outdo.types import Finish, Trajectory
@@ -93,7 +94,7 @@ def test_legacy_environments() -> None:
     assert found.rows[3] == {**ROWS[3], "info": {"level": 3}} and not found.tools and not found.options
     judge = FunctionJudge.of(found.reward, found.weights)
     scores = judge.score([replied(found.rows[3], "= 6"), replied(found.rows[3], "= 7")])
-    assert [s.value for s in scores] == [1.5, 0.5] and judge.logged() == {"level": 3.0}
+    assert [s.value for s in scores] == [1.5, 0.5] and part_means(scores)["level"] == 3.0
 
 
 def test_tool_environments() -> None:
@@ -326,8 +327,8 @@ def test_tasksets() -> None:
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 1 + 1?"}]}  # fmt: skip
     judge = FunctionJudge.of(found.reward, found.weights)
     batch = [replied(found.rows[i], words) for i, words in ((1, " 2 "), (2, "five"), (0, ""), (3, "3"))]
-    assert [s.value for s in judge.score(batch)] == [1.0 + 1.0, 0.5, 0.5, 1.0]
-    assert judge.logged() == {"length": 1.5}
+    scores = judge.score(batch)
+    assert [s.value for s in scores] == [1.0 + 1.0, 0.5, 0.5, 1.0] and part_means(scores)["length"] == 1.5
 
 
 def test_what_outdo_does_not_have() -> None:

@@ -19,6 +19,7 @@ import torch
 
 from outdo import plugins, rewards
 from outdo.errors import UserError
+from outdo.evaluation.measure import part_means
 from outdo.judges.base import Judge
 from outdo.judges.function import FunctionJudge
 from outdo.plugins import Plugin
@@ -331,8 +332,11 @@ def test_rubrics() -> None:
     judge = FunctionJudge.of([rubric, trl], weights=[2.0, 1.0])
     assert list(judge.weights) == [2.0, 1.0, 0.0, 0.0, 1.0]
     assert "diverse (verifiers, per group, weight 1)" in judge.describe()
-    assert values(judge, GROUPS) == [2.0 + 1.0, 2.0, 4.0, 4.0 + 1.0, 2.0, 4.0]
-    assert judge.logged() == {"length": pytest.approx(9 / 6)}, "what weighs nothing is measured, and may fail"
+    scores = judge.score(GROUPS)
+    assert [s.value for s in scores] == [2.0 + 1.0, 2.0, 4.0, 4.0 + 1.0, 2.0, 4.0]
+    means = part_means(scores)
+    assert means["length"] == pytest.approx(9 / 6) and "broken_metric" not in means, "weight 0 is measured, and may fail"
+    assert means["judged"] == 0.5 + 1.0 and means["diverse"] == pytest.approx(2 / 6), "and so is all that weighs something"
     older = type("Rubric", (), {"reward_funcs": [length], "reward_weights": [0.5], "parser": None})()  # of verifiers 0.1.5
     assert values(FunctionJudge.of([older]), GROUPS[:1]) == [1.0]
     group = type("RubricGroup", (), {"rubrics": [Rubric([judged], limit=1), Rubric([length])], "funcs": [], "weights": []})()

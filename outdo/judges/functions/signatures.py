@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -37,7 +38,8 @@ class Log:
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def metric(self, name: str, value: float) -> None:
-        self.metrics.setdefault(name, []).append(float(value))
+        if math.isfinite(number := float(value)):  # what is no number has no mean
+            self.metrics.setdefault(name, []).append(number)
 
     def extra(self, column: str, values: Sequence[Any]) -> None:
         self.columns.setdefault(column, []).extend(values)

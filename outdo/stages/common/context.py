@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from outdo.evaluation import forgetting
 from outdo.judges.base import Judge
 from outdo.recipe import Recipe
 from outdo.stages.base import Given
+from outdo.system.user_code import handling
 from outdo.tasks.base import Task
 from outdo.types import IntArray, Prompt
 
@@ -57,10 +57,5 @@ def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
         if announce:  # print is not safe here: it may be the very call that the signal interrupted
             os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
-    in_charge = threading.current_thread() is threading.main_thread()  # others get no signals
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM) if in_charge}
-    try:
+    with handling(handle, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)

@@ -63,7 +63,7 @@ class Evaluations:
         if point == 0 and (rows := self._inherited()):
             for row in rows:
                 files.append_line(self._file("evaluations"), {**row, "step": 0, "point": 0, "flops": 0.0, "last": False})
-                self._track(0, row["decode"], row["opponent"], {"value": row["value"], **row["extra"]})
+                self._track(0, row["decode"], row["opponent"], {"value": row["value"], **_flat(row["extra"])})
             return
         self.loop.engine.load(self.loop.trainer.steps)
         opponents = (e.opponents or run.task.opponents) if last else run.task.opponents[:1]
@@ -87,10 +87,11 @@ class Evaluations:
             return loop.rollout(prompts, samples, temperature, opponent, seed=1)
 
         m = measure(loop.task, sample, prompts, {"reward": loop.judge.score, "gold": self.run.gold.score})
+        record = m.record()
         files.append_line(self._file("evaluations"), {
             "step": loop.step, "point": self.done, "flops": loop.ledger.train.flops, "last": last, "split": split,
-            "decode": decode, "opponent": opponent, **m.record(), "judging": recognised})
-        self._track(loop.step, ("" if main else f"{split}/") + decode, opponent, {"value": m.value, **m.extra})
+            "decode": decode, "opponent": opponent, **record, "judging": recognised})
+        self._track(loop.step, ("" if main else f"{split}/") + decode, opponent, {"value": m.value, **_flat(record["extra"])})
         judging = Usage(judge_flops=loop.judge.spent_flops() + self.run.gold.spent_flops())
         loop.ledger.book(loop.step, "evaluate", m.usage + judging, loop.clock.read())
         against = ("" if opponent == "none" else f" vs {opponent}") + ("" if main else f", {split}")
@@ -142,3 +143,8 @@ class Evaluations:
 
     def _file(self, name: str) -> Any:
         return self.loop.folder / f"{name}.jsonl"
+
+
+def _flat(extra: dict[str, Any]) -> dict[str, Any]:
+    """As trackers have it: each reward function's mean under `reward/<name>`, as in metrics.jsonl."""
+    return {**extra, **{f"reward/{name}": mean for name, mean in extra.get("parts", {}).items()}}

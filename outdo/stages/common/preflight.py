@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from outdo.errors import UserError
+from outdo.evaluation.measure import part_means
 from outdo.models.base import LanguageModel
 from outdo.models.flops import causal_attended, update_flops
 from outdo.stages.common import rollouts
@@ -96,11 +97,6 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
     trajectories, scores = [t for g in groups for t in g.trajectories], [s for g in groups for s in g.scores]
     values = [[s.value for s in g.scores if s.value is not None] for g in groups]
     scored = [v for group in values for v in group]
-    parts: dict[str, list[float]] = {}
-    for s in scores:
-        for name, value in s.parts.items():
-            if value is not None:
-                parts.setdefault(name, []).append(value)
     prompts, seen = [len(g.prompt.token_ids) for g in groups], rollouts.describe(groups)
     return {
         "prompts": len(groups), "samples": len(scores),
@@ -109,7 +105,7 @@ def describe(groups: Sequence[Group]) -> dict[str, Any]:
         "format_pass_rate": float(np.mean([s.answered and s.value is not None for s in scores])),
         "reward": float(np.mean(scored)) if scored else None,
         "reward_std_within_groups": float(np.mean([np.std(v) for v in values if v])) if scored else None,
-        "reward_parts": {name: float(np.mean(v)) for name, v in parts.items()},
+        "reward_parts": part_means(scores),
         "zero_variance_groups": seen["zero_variance_groups"],
         "prompt_tokens": {"median": float(np.median(prompts)), "longest": max(prompts)},
         "tokens_per_episode": seen["tokens_per_episode"],

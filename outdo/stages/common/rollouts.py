@@ -6,7 +6,6 @@ prompts -> gather (sample, judge) -> groups -> credit (advantages) -> samples ->
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,12 +14,13 @@ from pydantic import Field
 
 from outdo import plugins
 from outdo.errors import check
+from outdo.evaluation.measure import part_means
 from outdo.judges.base import make_judge
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe, StageConfig
 from outdo.stages.base import Given, Stage, check_known
 from outdo.system import randomness
-from outdo.types import Group, Prompt, Sample, Trajectory, Usage
+from outdo.types import LARGEST_SCORE, Group, Prompt, Sample, Trajectory, Usage
 
 if TYPE_CHECKING:
     from outdo.algorithms.base import Algorithm
@@ -89,8 +89,9 @@ def judged(loop: Loop, prompts: Sequence[Prompt], trajectories: Sequence[Traject
     check(len(scores) == len(trajectories),
           f"judge {loop.judge.name} gave {len(scores)} scores for {len(trajectories)} trajectories; expected one each")
     for t, s in zip(trajectories, scores, strict=True):
-        check(s.value is None or isfinite(s.value), f"judge {loop.judge.name} scored sample {t.sample} of {t.prompt_id} "
-              f"{s.value}; expected a finite number, or None if the judge could not score it")
+        check(s.value is None or abs(s.value) <= LARGEST_SCORE, f"judge {loop.judge.name} scored sample {t.sample} of "
+              f"{t.prompt_id} {s.value}; expected a finite number of at most {LARGEST_SCORE:g}, or None if the judge could not "
+              "score it")
     g = len(trajectories) // len(prompts)
     return [Group(p, tuple(trajectories[i * g : (i + 1) * g]), tuple(scores[i * g : (i + 1) * g]))
             for i, p in enumerate(prompts)]
@@ -150,6 +151,7 @@ def describe(groups: Sequence[Group]) -> dict[str, float]:
     sampled = sum(t.sampled_tokens for t in trajectories)
     return {
         "reward": float(flat.mean()) if len(flat) else 0.0,
+        **{f"reward/{name}": mean for name, mean in part_means([s for g in groups for s in g.scores]).items()},
         "unscored": float(sum(len(g.scores) for g in groups) - len(flat)),
         "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values])),
         "entropy": -sum(float(p.logprobs.sum()) for t in trajectories for p in t.pieces) / max(sampled, 1),

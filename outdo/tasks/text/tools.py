@@ -20,6 +20,7 @@ from transformers.utils.chat_template_utils import get_json_schema
 from outdo.errors import UserError, check
 from outdo.interop import partners
 from outdo.interop.partners import Partner
+from outdo.system.user_code import guarded
 from outdo.text import chat
 from outdo.text.chat import Messages
 from outdo.types import BoolArray, IntArray, Prompt
@@ -148,7 +149,8 @@ class Conversations:
             said = chat.decode(self.tokenizer, reply, self.stop_ids)
         conversation = [*self.prompts[row].row["prompt"], *self.messages[row][:-1], {"role": "assistant", "content": said}]
         try:
-            answers = partners.answer(partner, conversation)
+            with guarded():
+                answers = partners.answer(partner, conversation)
             words = [answers] if isinstance(answers, str) else [m["content"] for m in answers]
             n = sum(len(chat.encode(self.tokenizer, w)) for w in words)
             check(n <= self.max_tool_tokens, f"it said {n} tokens at once; raise max_tool_tokens = {self.max_tool_tokens}")
@@ -170,9 +172,9 @@ class Conversations:
             tool = self.tools[row].get(name)
             if tool is None:
                 raise UserError(f"no tool is called {name!r}; there is {', '.join(self.tools[row])}")
-            result = tool(**call[1])  # type: ignore[arg-type]
-            result = partners.awaited(result)
-            content = json.dumps(result, default=str) if isinstance(result, dict | list | tuple) else str(result)
+            with guarded():
+                result = partners.awaited(tool(**call[1]))  # type: ignore[arg-type]
+                content = json.dumps(result, default=str) if isinstance(result, dict | list | tuple) else str(result)
         except Exception as e:
             self.errors[row] += 1
             content = f"Error: {e}" if isinstance(e, UserError) else f"Error: {type(e).__name__}: {e}"
@@ -186,10 +188,11 @@ class Conversations:
         if self.environments:
             environment = self.environments[row]
             try:
-                state = environment.facts() if isinstance(environment, Partner) else partners.public(environment)
-                out["environment_state"] = partners.plain(state)
-                if row not in self._rewards:
-                    self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
+                with guarded():
+                    state = environment.facts() if isinstance(environment, Partner) else partners.public(environment)
+                    out["environment_state"] = partners.plain(state)
+                    if row not in self._rewards:
+                        self._rewards[row] = _reward(environment) if hasattr(environment, "get_reward") else None
             except Exception as e:
                 self._broken.setdefault(row, _reason(e))
             out["environment_reward"] = self._rewards.get(row)
@@ -198,18 +201,33 @@ class Conversations:
         return out
 
 
-def begin(factory: Callable[[], Any], row: Mapping[str, Any]) -> tuple[Any, str]:
-    """A fresh environment, reset with the row's columns, and what it says at first. Raises UserError if it cannot."""
+def made(factory: Callable[[], Any]) -> Any:
+    """A fresh environment. Raises UserError if it cannot be made."""
     try:
-        environment = factory()
-        said = environment.reset(**row)
+        with guarded():
+            return factory()
     except UserError:
         raise
     except Exception as e:
-        name = getattr(factory, "__name__", repr(factory))
-        raise UserError(f"environment {name}: reset(**row) raised {type(e).__name__}: {e}; it must take the columns "
+        raise UserError(f"environment {_called(factory)} cannot be made ({type(e).__name__}: {e})") from None
+
+
+def begin(factory: Callable[[], Any], row: Mapping[str, Any]) -> tuple[Any, str]:
+    """A fresh environment, reset with the row's columns, and what it says at first. Raises UserError if it cannot."""
+    environment = made(factory)
+    try:
+        with guarded():
+            said = environment.reset(**row)
+            return environment, "" if said is None else str(said)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"environment {_called(factory)}: reset(**row) raised {type(e).__name__}: {e}; it must take the columns "
                         f"{', '.join(row)}, for example through **kwargs") from None
-    return environment, "" if said is None else str(said)
+
+
+def _called(factory: Callable[[], Any]) -> str:
+    return str(getattr(factory, "__name__", repr(factory)))
 
 
 def _said(text: str, found: Sequence[tuple[str, dict[str, Any]] | str]) -> dict[str, Any]:
