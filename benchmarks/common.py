@@ -47,7 +47,7 @@ def main(doc: str, workers: dict[str, Worker], cases: Callable[[argparse.Namespa
             for who, (python, path) in prepare(a, case).items():
                 found[who].append(fresh_process(who, python, path, {**case, "threads": a.threads, "core": a.core}))
                 if a.out:
-                    with a.out.open("a") as f:
+                    with a.out.open("a", encoding="utf-8") as f:
                         f.write(json.dumps({"who": who, **case, **found[who][-1]}) + "\n")
         lines += _rows(case, found)
         print(f"{_name(case)}: done", file=sys.stderr)

@@ -84,6 +84,12 @@ def make(package: str, plugin: Plugin, base: type[T]) -> T:
     return cast(T, kind(configured(package, plugin, kind)))
 
 
+def written_out(package: str, plugin: Plugin, base: type[Any]) -> Plugin:
+    """The plug-in with every default of its options. Raises UserError."""
+    config = configured(package, plugin, find(package, plugin.name, base))
+    return Plugin(name=plugin.name, **config.model_dump(mode="json", exclude_none=True))
+
+
 def configured(package: str, plugin: Plugin, kind: Any) -> Any:
     """The plug-in's options as its own class's Config. Raises UserError."""
     try:

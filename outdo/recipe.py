@@ -82,12 +82,17 @@ class StageConfig(Table):
     freeze: tuple[str, ...] = ()  # parameters whose name contains one of these stay as they are
 
     @property
+    def ends_by_itself(self) -> bool:
+        """Whether the stage has an end without steps and FLOPs; checking the recipe says after how many steps."""
+        return False
+
+    @property
     def tries_task(self) -> bool:
         """Whether the stage needs the task's prompts or players. Imitating rows of data does not."""
         return True
 
 
-_PATHS = ("data", "model", "functions")  # options of plug-ins that may name a file or a folder
+_PATHS = ("data", "eval_data", "model", "functions")  # options of plug-ins that may name a file or a folder
 
 
 class Evaluation(Table):
@@ -125,6 +130,14 @@ class Recipe(Table):
     evaluation: Evaluation = Evaluation()
     python: tuple[str, ...] = ()  # what a call from Python handed over: named here for readers, held by no file
     stage: dict[str, SerializeAsAny[StageConfig]]
+
+    def with_stage(self, name: str, options: Mapping[str, Any]) -> Recipe:
+        """The recipe with these options of a stage changed."""
+        return self.model_copy(update={"stage": {**self.stage, name: self.stage[name].model_copy(update=dict(options))}})
+
+    def with_evaluation(self, options: Mapping[str, Any]) -> Recipe:
+        """The recipe with these options of the evaluation changed."""
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update=dict(options))})
 
     def order(self) -> list[str]:
         """Stage names so that every stage comes after the one it starts from; file order otherwise."""
@@ -196,7 +209,7 @@ class Recipe(Table):
                                       "remove one `from` of the cycle")
                 seen.append(at)
                 at = self.parent(at)
-            no_end = stage.steps is None and self.budget_flops(name) is None
+            no_end = stage.steps is None and self.budget_flops(name) is None and not stage.ends_by_itself
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
 
     def to_toml(self) -> str:
@@ -227,17 +240,18 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe file. Raises UserError."""
     check(path.is_file(), f"recipe {str(path)!r} does not exist; outdo recipes lists those that come with outdo")
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UserError(f"recipe {str(path)!r} is not valid TOML: {e}") from None
-    return parse(data, overrides)
+    return parse(data, overrides, path.resolve().parent)
 
 
-def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Typed recipe from plain data. overrides: dotted keys, e.g. {"stage.rl.steps": 50}."""
+def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None, base: Path = Path()) -> Recipe:
+    """Typed recipe from plain data. overrides: dotted keys, e.g. {"stage.rl.steps": 50}. base: the recipe's folder, where its
+    relative paths are looked for after the current one."""
     for key, value in (overrides or {}).items():
         _put(data, key, value)
-    _make_absolute(data)
+    _make_absolute(data, base)
     errors: list[str] = []
     try:
         recipe = Recipe.model_validate({**data, "stage": _stages(data.get("stage"), errors)} if "stage" in data else data)
@@ -304,32 +318,41 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _make_absolute(data: dict[str, Any]) -> None:
+def _make_absolute(data: dict[str, Any], base: Path) -> None:
     """What lies on this disk by its whole path, so that a run can be resumed from another folder."""
     stages = data.get("stage")
     stages = stages if isinstance(stages, dict) else {}
     for table in [data, *stages.values(), data.get("model"), data.get("evaluation")]:
         for key, value in table.items() if isinstance(table, dict) else ():
-            if key in ("from", "tokenizer", "data", "corpus"):
-                table[key] = value if value in stages else _absolute(value)
+            if key in ("from", "tokenizer", "data", "heldout_data", "corpus"):
+                table[key] = value if value in stages else _absolute(value, base)
             elif key in ("task", "judge", "gold", "algorithm", "rollout"):
-                table[key] = _absolute_inside(value)
+                table[key] = _absolute_inside(value, base)
 
 
-def _absolute_inside(value: Any, key: str = "") -> Any:
+def _absolute_inside(value: Any, base: Path, key: str = "") -> Any:
     """A plug-in's table with `my_file.py:name` wherever it stands, and what the keys below hold, by whole paths."""
     if isinstance(value, dict):
-        return {k: _absolute_inside(v, k) for k, v in value.items()}
+        return {k: _absolute_inside(v, base, k) for k, v in value.items()}
     if isinstance(value, list):
-        return [_absolute_inside(v, key) for v in value]
+        return [_absolute_inside(v, base, key) for v in value]
     if isinstance(value, str) and ".py:" in value:
         file, _, name = value.rpartition(":")
-        return f"{_absolute(file)}:{name}"
-    return _absolute(value) if key in _PATHS else value
+        return f"{_absolute(file, base)}:{name}"
+    return _absolute(value, base) if key in _PATHS else value
 
 
-def _absolute(value: Any) -> Any:
-    return str(Path(value).resolve()) if isinstance(value, str) and value and Path(value).exists() else value
+def _absolute(value: Any, base: Path) -> Any:
+    """The whole path of what exists, seen from the current folder or from the recipe's; `RUN:stage` and `data:split` as well."""
+    if not isinstance(value, str) or not value:
+        return value
+    for folder in (Path(), base):
+        if (folder / value).exists():
+            return str((folder / value).resolve())
+        before, sign, after = value.rpartition(":")
+        if sign and before and (folder / before).exists():
+            return f"{(folder / before).resolve()}:{after}"
+    return value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: tuple[str, ...]) -> Iterator[str]:

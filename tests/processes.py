@@ -44,7 +44,7 @@ class Running:
 
     def wait(self) -> Ended:
         code = _ask({"wait": self.pid})
-        return Ended(code, *((self.streams / name).read_text() for name in ("out", "err")))
+        return Ended(code, *((self.streams / name).read_text(encoding="utf-8") for name in ("out", "err")))
 
 
 def outdo(*argv: object, cwd: Path, **environment: str) -> Ended:
@@ -107,7 +107,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def files_below(folder: Path) -> list[str]:

@@ -16,7 +16,8 @@ END = 2  # <|im_end|>
 
 
 def bound(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]] | None = None, **options: Any) -> Dataset:
-    rows = rows or [{"prompt": [{"role": "user", "content": "6*7?"}]}]
+    if options.pop("given", True):  # else the options name a file
+        rows = rows or [{"prompt": [{"role": "user", "content": "6*7?"}]}]
     task = Dataset.of(rows, **{"validation": 0.0, "heldout": 0.0, "max_new_tokens": 96, "max_turns": 3, **options})
     task.bind(tokenizer)
     return task

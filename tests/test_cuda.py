@@ -261,9 +261,9 @@ def test_a_whole_run_and_its_resumption(tmp_path: Path) -> None:
         first = processes.outdo("run", processes.TINY, *short, "--out", folder, cwd=tmp_path)
         assert first.code == 0, first.err
         (folder / "stages" / "rl" / "done.json").unlink()
-        text = (folder / "recipe.toml").read_text()
+        text = (folder / "recipe.toml").read_text(encoding="utf-8")
         text = text.replace('device = "cuda"', f'device = "{then}"').replace("steps = 1\n", "steps = 3\n")
-        (folder / "recipe.toml").write_text(text)
+        (folder / "recipe.toml").write_text(text, encoding="utf-8")
         again = processes.outdo("run", "--resume", folder, cwd=tmp_path)
         assert again.code == 0, again.err
         assert [line["step"] for line in processes.lines(folder / "stages" / "rl" / "metrics.jsonl")][-1] >= 1

@@ -36,7 +36,7 @@ BASE_EDGES = {
     "kernels": {"fetch", "system"},
     "fetch": {"errors", "system"},
     "recipe": {"errors", "fetch", "plugins"},
-    "plugins": {"errors", "recipe", "system"},
+    "plugins": {"errors", "system"},
     "rewards": {"errors"},
     "interop": {"errors", "system"},
 }
@@ -124,27 +124,27 @@ def dangerous(source: str) -> list[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
 def test_imports(file: Path) -> None:
-    wrong = forbidden_edges(place(file), imports(file.read_text()))
+    wrong = forbidden_edges(place(file), imports(file.read_text(encoding="utf-8")))
     assert not wrong, f"{place(file)} must not import {', '.join(sorted(wrong))}"
 
 
 def test_every_allowed_edge_exists() -> None:
     """The table shrinks with the code."""
     for who, allowed in ALLOWED.items():
-        used = set().union(*(imports(f.read_text()) for f in FILES if place(f) == who))
+        used = set().union(*(imports(f.read_text(encoding="utf-8")) for f in FILES if place(f) == who))
         assert allowed <= used, f"{who} no longer imports {', '.join(sorted(allowed - used))}"
 
 
 def test_report_reads_files_alone() -> None:
     for file in FILES:
         if place(file) == "report":
-            assert not imports(file.read_text()) & (SIBLINGS - {"report"}), file
+            assert not imports(file.read_text(encoding="utf-8")) & (SIBLINGS - {"report"}), file
 
 
 def test_lengths() -> None:
     found = set()
     for file in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
-        name, source = str(file.relative_to(ROOT)), file.read_text()
+        name, source = str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")
         if len(source.splitlines()) > LONGEST_FILE:
             found.add(name)
         found |= {f"{name}:{function}" for function, _ in long_functions(source)}
@@ -152,14 +152,44 @@ def test_lengths() -> None:
     assert found >= TOO_LONG, f"short enough now, take them off the list: {sorted(TOO_LONG - found)}"
 
 
+def unnamed_encodings(source: str) -> list[int]:
+    """Lines on which a text file is read or written in whatever encoding the machine prefers."""
+    out = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        call = ast.unparse(node.func)
+        constants = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if call.endswith((".read_text", ".write_text")):
+            out += [] if call.startswith(("files.", "gzip.")) else [node.lineno]
+        elif call == "open" or (call.endswith(".open") and not call.startswith(("os.", "webbrowser."))):
+            modes = [c for c in constants if set(c) <= set("rwaxbt+")]
+            path_like = call == "open" or bool(modes) or not node.args
+            out += [node.lineno] if path_like and not any("b" in m for m in modes) else []
+    return out
+
+
+@pytest.mark.parametrize("folder", ["outdo", "tests", "benchmarks"])
+def test_encodings_are_named(folder: str) -> None:
+    wrong = {str(f.relative_to(ROOT)): found for f in sorted((ROOT / folder).rglob("*.py"))
+             if (found := unnamed_encodings(f.read_text(encoding="utf-8")))}  # fmt: skip
+    assert not wrong, f"name the encoding (utf-8): {wrong}"
+
+
+def test_encodings_can_be_unnamed() -> None:
+    assert unnamed_encodings("p.read_text()\nopen(f)\np.open()\np.open('a')\np.write_text(t)") == [1, 2, 3, 4, 5]
+    named = "p.read_text(encoding='utf-8')\nopen(f, 'rb')\np.open('wb')\nfiles.write_text(p, t)\nos.open(f, 0)\nreopen.opened(f)"
+    assert unnamed_encodings(named) == []
+
+
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
 def test_nothing_runs_code_from_data(file: Path) -> None:
-    assert dangerous(file.read_text()) == []
+    assert dangerous(file.read_text(encoding="utf-8")) == []
 
 
 def test_no_registry_is_named() -> None:
     for file in TEXTS:
-        text = file.read_text(errors="ignore").lower()
+        text = file.read_text(errors="ignore", encoding="utf-8").lower()
         assert not [host for host in REGISTRIES if host in text], file
 
 

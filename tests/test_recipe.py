@@ -53,7 +53,7 @@ def complaint(data: dict[str, Any] | None = None, **overrides: Any) -> str:
 def test_a_resolved_recipe_reads_back_as_itself(path: Path, tmp_path: Path) -> None:
     first = load(path)
     copied = tmp_path / "resolved.toml"
-    copied.write_text(first.to_toml())
+    copied.write_text(first.to_toml(), encoding="utf-8")
     assert load(copied) == first
     assert load(copied).to_toml() == first.to_toml()
 

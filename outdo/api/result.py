@@ -37,6 +37,9 @@ class Result:
     folder: Path
     task: Task | None = field(default=None, repr=False)  # knows the system message that its prompts begin with
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # strings are taken as well
+
     @property
     def stage(self) -> str:
         """The last stage."""

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from outdo import __version__
-from outdo.cli import common, compare, evaluate, inspect, models, play, recipes, report, run
+from outdo.cli import clean, common, compare, evaluate, init, inspect, models, play, recipes, report, run
 from outdo.errors import UserError, out_of_memory
 from outdo.runs import lock
 from outdo.system import user_code
@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 TRAIN, MEASURE, LOOK = "Train", "Measure", "Look"
 app.command(rich_help_panel=TRAIN)(run.run)
+app.command(rich_help_panel=TRAIN)(init.init)
 app.command(rich_help_panel=TRAIN)(recipes.recipes)
 app.add_typer(models.app, name="models", rich_help_panel=TRAIN)
 app.command("eval", rich_help_panel=MEASURE)(evaluate.evaluate)
@@ -29,6 +30,7 @@ app.command(rich_help_panel=MEASURE)(compare.compare)
 app.command(rich_help_panel=LOOK)(inspect.inspect)
 app.command(rich_help_panel=LOOK)(report.report)
 app.command(rich_help_panel=LOOK)(play.play)
+app.command(rich_help_panel=LOOK)(clean.clean)
 
 
 @app.callback(invoke_without_command=True)

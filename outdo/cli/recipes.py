@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def recipes() -> None:
-    """List the recipes that come with outdo. Run one with: outdo run NAME."""
+import typer
+
+
+def recipes(
+    keys: Annotated[bool, typer.Option("--keys", help="Print all recipe keys with defaults and meanings.")] = False,
+) -> None:
+    """List the recipes that come with outdo. Run one with: outdo run NAME.
+
+    [bold]Examples[/]
+
+    outdo recipes
+
+    outdo recipes --keys > recipe_keys.md
+    """
+    if keys:
+        from outdo.cli.keys import reference
+
+        print(reference(), end="")
+        return
     from rich.table import Table
 
     from outdo import recipe

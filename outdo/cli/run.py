@@ -49,15 +49,16 @@ def run(
     from outdo import recipe as recipes
     from outdo.runs import plan
     from outdo.runs.check import check_recipe
-    from outdo.runs.folder import new_folder
+    from outdo.runs.folder import check_resumable, new_folder
     from outdo.runs.resolve import resolve
     from outdo.system import files
 
     config = recipes.forced(config) if force else config
     with _resuming(resume) if resume and not dry_run else nullcontext():
-        done = [n for n in config.order() if resume and (resume / "stages" / n / "done.json").exists()]
+        if resume:
+            check_resumable(config, resume, force)
         checked = check_recipe(resolve(config))
-        planned = plan.make(checked, done)
+        planned = plan.make(checked, resume)
         if dry_run:
             console.print(checked.recipe.to_toml(), markup=False, highlight=False, soft_wrap=True)
         console.print(plan.render(planned))
@@ -99,8 +100,13 @@ def _work(checked: Checked, folder: Path, planned: Plan, console: Console) -> No
     from outdo.system import files, progress
 
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
-    with progress.display(console, planned) as show:
-        summary = files.read_json(runs.run(checked, folder, show))
+    try:
+        with progress.display(console, planned) as show:
+            summary = files.read_json(runs.run(checked, folder, show))
+    except UserError:
+        if (folder / "summary.json").exists():
+            _report_or_warn(folder, console)
+        raise
     console.print(terminal.results(summary))
     console.print(terminal.utilisation(summary, files.read_json(folder / "environment.json")), highlight=False, style="dim")
     _report_or_warn(folder, console)

@@ -46,9 +46,9 @@ class Evidence:
 
     @cached_property
     def shares(self) -> bool:
-        """Whether every score lies between 0 and 1, so that percent can be said."""
-        found = [x for seeds in self._evaluations.values() for rows in seeds for r in rows for x in r["items"] if x is not None]
-        return all(0.0 <= x <= 1.0 for x in found)
+        """Whether every single answer counts 0 or 1, so that scores are shares and can be said in percent."""
+        rows = [r for seeds in self._evaluations.values() for rows in seeds for r in rows]
+        return all(r["share"] if "share" in r else _zeros_and_ones(r["items"]) for r in rows)
 
     @cached_property
     def counted(self) -> str:
@@ -56,8 +56,7 @@ class Evidence:
         rows = [r for seeds in self._evaluations.values() for rows in seeds for r in rows]
         if any(r.get("metric", "win") == "win" for r in rows):
             return "games"
-        single = {x for r in rows if r["decode"] == "greedy" for x in r["items"] if x is not None}
-        return "answers" if single <= {0.0, 1.0} else "scores"
+        return "answers" if self.shares else "scores"
 
     @cached_property
     def _evaluations(self) -> dict[str, list[list[dict[str, Any]]]]:
@@ -94,7 +93,8 @@ class Evidence:
 
     def first_rows(self, stage: str, decode: str) -> list[dict[str, Any]]:
         """The evaluation rows before the stage's first step, one per seed."""
-        return [next(r for r in rows if r["decode"] == decode) for rows in self._evaluations[stage]]
+        found = [[r for r in rows if r["decode"] == decode] for rows in self._evaluations[stage]]
+        return [rows[0] for rows in found] if all(found) else []
 
     def read(self, stage: str, last: bool = True) -> list[dict[str, Any]] | None:
         """How well a stage's model predicts the corpus at its end or (last False, roots only) its start: a row per seed."""
@@ -126,6 +126,27 @@ class Evidence:
                                  _items(row)[None], row))
         return out
 
+    def at(self, stage: str, decode: str, flops: float) -> Items | None:
+        """Per-item results when a stage had spent so many FLOPs since its start, between two evaluations in proportion.
+
+        None where a seed's curve does not reach that far, or has fewer than three points, which is too coarse.
+        """
+        out = []
+        for seed in range(len(self.folders)):
+            curve = self.curve(stage, decode, seed)
+            if len(curve) < 3 or curve[-1].flops < flops:
+                return None
+            after = next(i for i, p in enumerate(curve) if p.flops >= flops)
+            a, b = curve[max(after - 1, 0)], curve[after]
+            w = 1.0 if b.flops == a.flops else (flops - a.flops) / (b.flops - a.flops)
+            out.append((1 - w) * a.items[0] + w * b.items[0])
+        return np.array(out)
+
+    def budget(self, stage: str) -> float:
+        """FLOPs that a stage spent from its start to its end, the least of all seeds."""
+        return min((c[-1].flops for seed in range(len(self.folders)) if (c := self.curve(stage, "greedy", seed)
+                                                                          or self.curve(stage, "sampled", seed))), default=0.0)
+
     def metrics(self, stage: str) -> list[list[dict[str, Any]]]:
         """metrics.jsonl of every seed."""
         return [list(files.read_lines(f / "stages" / stage / "metrics.jsonl")) for f in self.folders]
@@ -155,11 +176,11 @@ class Evidence:
     @cached_property
     def more_imitation(self) -> str | None:
         """The arm that only continues to imitate everything from where reinforcement starts."""
-        return next((n for n in self.sft_arms if self._same_start(n) and self._keep(n) == "all"), None)
+        return next((n for n in self.sft_arms if self.same_start(n) and self._keep(n) == "all"), None)
 
     @cached_property
     def rejection(self) -> str | None:
-        return next((n for n, s in self.recipe.stage.items() if s.kind == "rejection" and self._same_start(n)), None)
+        return next((n for n, s in self.recipe.stage.items() if s.kind == "rejection" and self.same_start(n)), None)
 
     @cached_property
     def controls(self) -> list[str]:
@@ -190,12 +211,17 @@ class Evidence:
     def _imitated(self, name: str) -> bool:
         return any(self.recipe.stage[n].kind == "sft" for n in self.recipe.path(name))
 
-    def _same_start(self, name: str) -> bool:
+    def same_start(self, name: str) -> bool:
+        """Whether a stage starts from where reinforcement does."""
         return self.rl is not None and self.recipe.stage[name].source == self.recipe.stage[self.rl].source
 
     def _keep(self, name: str) -> str | None:
         stage = self.recipe.stage[name]
         return getattr(stage, "keep", None)
+
+
+def _zeros_and_ones(found: Sequence[float | None]) -> bool:
+    return {x for x in found if x is not None} <= {0.0, 1.0}
 
 
 def items(rows: Sequence[dict[str, Any]]) -> Items:
@@ -215,7 +241,12 @@ def by_split(folder: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
 def start_name(recipe: Recipe, stage: str) -> str | None:
     """What a table calls the checkpoint that a root stage starts from; None for random weights and for other stages."""
     source = recipe.stage[stage].source
-    return f"{Path(source).name} (start)" if source and recipe.parent(stage) is None else None
+    if not source or recipe.parent(stage) is not None:
+        return None
+    parts = Path(source).parts
+    if len(parts) > 4 and parts[-2] == "checkpoints" and parts[-4] == "stages":  # RUN/stages/STAGE/checkpoints/STEP
+        return f"{parts[-5]}:{parts[-3]} (start)"
+    return f"{Path(source).name} (start)"
 
 
 def _items(row: dict[str, Any]) -> NDArray[np.float64]:

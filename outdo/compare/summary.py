@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from outdo.compare import forgetting, losses
+from outdo.compare.conclusion import conclusion
 from outdo.compare.evidence import Evidence, by_split, start_name
 from outdo.compare.verdicts import verdicts
 from outdo.ledger import ledger
@@ -26,6 +27,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "forgetting": forgetting.rows(evidence),
         "ledger": {name: ledger.summarise(ledger.read(folder / "stages" / name / "ledger.jsonl")) for name in recipe.stage},
         "losses": [{**r, "seeds": [recipe.seed]} for r in losses.rows(evidence)],
+        "conclusion": conclusion(evidence),
         "verdicts": verdicts(folder, recipe),
     }
 
@@ -57,4 +59,5 @@ def _player(name: str, stage: str | None, decode: str, e: dict[str, Any], seed: 
             split: str) -> dict[str, Any]:
     metric = f"{e.get('metric', 'win')} vs {e['opponent']}"
     return {"name": name, "stage": stage, "decode": decode, "split": split, "metric": metric, "value": e["value"],
-            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "extra": extra, "extra_ci95": e.get("extra_ci95", {})}
+            "ci95": e["ci95"], "n": e["n"], "seeds": [seed], "share": e.get("share", True),
+            "extra": extra, "extra_ci95": e.get("extra_ci95", {})}

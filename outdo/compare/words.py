@@ -49,3 +49,8 @@ def gets(e: Evidence, number: str) -> str:
 def size(e: Evidence, d: Difference) -> str:
     seeds = f"{d.seeds} training seeds" if d.seeds > 1 else "one training seed, so other seeds may differ"
     return f"n = {d.n} held-out {'starts' if e.counted == 'games' else 'questions'}, paired; {seeds}"
+
+
+def nats(d: Difference) -> str:
+    """`+0.012 nats a token [+0.010, +0.014]`"""
+    return f"{d.value:+.3f} nats a token [{d.ci95[0]:+.3f}, {d.ci95[1]:+.3f}]"

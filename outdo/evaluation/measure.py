@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from outdo.errors import check
-from outdo.evaluation.stats import mean_interval, pass_at_k, wilson
+from outdo.evaluation.stats import interval, mean_interval, pass_at_k
 from outdo.types import LARGEST_SCORE, Prompt, Score, Trajectory, Usage
 
 
@@ -35,8 +35,10 @@ class Measurement:
     metric: str  # the task's headline
     value: float
     ci95: tuple[float, float]
-    n: int
-    items: np.ndarray  # [n] the headline per prompt, NaN where it could not be measured
+    n: int  # distinct prompts that could be scored
+    items: np.ndarray  # the headline per distinct prompt, NaN where it could not be measured
+    rows: int  # prompts asked, copies included
+    share: bool  # whether every single answer counts 0 or 1, so that the value is a share
     answers: np.ndarray  # the headline per trajectory
     extra: dict[str, float | None]  # means of the task's other metrics, None where undefined everywhere
     extra_ci95: dict[str, tuple[float, float]]  # of those among them that are scores: pass@k
@@ -48,9 +50,9 @@ class Measurement:
         """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
         value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
         items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
-        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n,
-                "extra": {**self.extra, **({"parts": self.parts} if self.parts else {})},
-                "extra_ci95": self.extra_ci95, "items": items}
+        return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "rows": self.rows, "share": self.share,
+                "extra": {**self.extra, **({"parts": self.parts} if self.parts else {})}, "extra_ci95": self.extra_ci95,
+                "items": items}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
@@ -72,15 +74,17 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
         parts |= part_means(scores)
         usage += Usage(judge_calls=len(trajectories))
     answers_PK = np.asarray(columns[task.headline], np.float64).reshape(len(prompts), -1)
-    items = _row_means(answers_PK)
-    value, low, high, n = _interval(items)
+    which = _distinct(prompts)
+    items = _per_prompt(_row_means(answers_PK), which)
+    value, low, high, n = interval(items)
     extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
     K = answers_PK.shape[1]
     solved = {f"pass@{k}": pass_at_k(answers_PK, k) for k in (1, 4, 16, 64, 256) if 1 < K >= k}
     extra |= {name: _mean(x) for name, x in solved.items()}
-    intervals = {name: ci95 for name, x in solved.items() if np.isfinite(ci95 := _interval(x)[1:3]).all()}
-    return Measurement(task.headline, value, (low, high), n, items, answers_PK.ravel(), extra, intervals, trajectories, usage,
-                       parts)
+    intervals = {name: ci95 for name, x in solved.items() if np.isfinite(ci95 := interval(_per_prompt(x, which))[1:3]).all()}
+    share = bool(np.isin(answers_PK[~np.isnan(answers_PK)], (0.0, 1.0)).all())
+    return Measurement(task.headline, value, (low, high), n, items, len(prompts), share, answers_PK.ravel(), extra, intervals,
+                       trajectories, usage, parts)
 
 
 def part_means(scores: Sequence[Score]) -> dict[str, float]:
@@ -93,22 +97,29 @@ def part_means(scores: Sequence[Score]) -> dict[str, float]:
     return {name: float(np.mean(v)) for name, v in values.items()}
 
 
+def _distinct(prompts: Sequence[Prompt]) -> np.ndarray:
+    """[P] the number of each prompt among the distinct ones, in order of first appearance."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(np.asarray(p.token_ids).tobytes(), len(seen)) for p in prompts], np.int64)
+
+
+def _per_prompt(values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Means over the copies of each prompt: copies are not independent, and ten of one prompt say as much as one."""
+    if not len(values) or which.max() + 1 == len(values):
+        return values
+    padded = np.full((which.max() + 1, int(np.bincount(which).max())), np.nan)
+    place = dict.fromkeys(range(len(padded)), 0)
+    for i, w in enumerate(which.tolist()):
+        padded[w, place[w]] = values[i]
+        place[w] += 1
+    return _row_means(padded)
+
+
 def _row_means(values_PK: np.ndarray) -> np.ndarray:
     """Means of the values that are not NaN [P]; NaN where there are none."""
     known = ~np.isnan(values_PK)
     sums, counts = np.where(known, values_PK, 0.0).sum(1), known.sum(1)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-def _interval(items: np.ndarray) -> tuple[float, float, float, int]:
-    """As `mean_interval`, but Wilson's interval for zeros and ones, and none that leaves [0, 1] for what lies in it."""
-    value, low, high, n = mean_interval(items)
-    known = items[~np.isnan(items)]
-    if np.isin(known, (0.0, 1.0)).all():
-        low, high = wilson(value * n if n else 0.0, n)
-    elif ((known >= 0) & (known <= 1)).all():
-        low, high = max(low, 0.0), min(high, 1.0)
-    return value, low, high, n
 
 
 def _mean(values: np.ndarray) -> float | None:

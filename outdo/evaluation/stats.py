@@ -79,6 +79,18 @@ def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed:
     return Difference(float(d.mean()), (float(low), float(high)), N, S)
 
 
+def interval(items: ArrayLike) -> tuple[float, float, float, int]:
+    """Mean, 95 % interval and n of one score per prompt (NaN: not scored): the one interval of every score.
+
+    Wilson's for scores of 0 and 1, a bootstrap over prompts for all others. NaNs if nothing was scored.
+    """
+    x = np.asarray(items, np.float64)
+    x = x[~np.isnan(x)]
+    if not len(x):
+        return float("nan"), float("nan"), float("nan"), 0
+    return float(x.mean()), *hierarchical_interval(x), len(x)
+
+
 def hierarchical_interval(values_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean over seeds and items; Wilson's over items for one seed of zeros and ones, or where all are
     the same: a bootstrap of nothing but zeros would be sure of zero."""

@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,9 +62,18 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_compiled(compiler)))
         for name, types in _ARGUMENTS.items():
             getattr(found, name).argtypes, getattr(found, name).restype = (*types, _I), None
-    except (OSError, subprocess.SubprocessError, AttributeError):  # AttributeError: another processor, nothing was compiled
+    except AttributeError:  # a processor for which nothing is compiled
+        return None
+    except (OSError, subprocess.SubprocessError) as e:
+        print(f"outdo: warning: the kernels for this processor could not be compiled ({type(e).__name__}: {e}); PyTorch computes",
+              file=sys.stderr)
         return None
     return found
+
+
+def decided() -> str:
+    """Which kernels compute in this process, found out now: "compiled" or "torch". It never changes afterwards."""
+    return "torch" if library() is None else "compiled"
 
 
 def _compiled(compiler: str) -> Path:
@@ -87,7 +97,7 @@ def _compiled(compiler: str) -> Path:
 def _processor() -> bytes:
     """What -march=native goes by."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor().encode()
     return "\n".join(sorted({x for x in lines if x.startswith(("model name", "flags", "Features"))})).encode()

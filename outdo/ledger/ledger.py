@@ -56,7 +56,7 @@ class Ledger:
         if what == "train":
             self.train += usage
         event = {"step": step, "what": what, **asdict(usage), **measured, "peak_rss_bytes": peak_rss_bytes()}
-        with self.path.open("a") as f:
+        with self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(event) + "\n")
 
     def rewind(self, step: int) -> None:
@@ -73,15 +73,8 @@ class Ledger:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All events; a line that a crash cut short is dropped."""
-    out: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                out.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return out
+    """All events; a last line that a crash cut short is dropped. Raises UserError for damage."""
+    return list(files.read_lines(path))
 
 
 def total(events: Iterable[dict[str, Any]]) -> Usage:

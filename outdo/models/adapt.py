@@ -94,7 +94,7 @@ def save(model: nn.Module, folder: Path, base: str) -> None:
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
               "r": len(first.get_parameter("lora_A")), "lora_alpha": first.lora_alpha, "lora_dropout": 0.0, "bias": "none",
               "fan_in_fan_out": isinstance(first, Conv1D), "target_modules": sorted({_last(n) for n in modules})}
-    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     save_file({_key(n, part): m.get_parameter(part).detach().cpu().contiguous()
                for n, m in modules.items() for part in _PARTS}, folder / _WEIGHTS, metadata={"format": "pt"})
 

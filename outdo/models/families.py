@@ -9,25 +9,34 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from outdo.errors import UserError, check
+from outdo.errors import UserError
 from outdo.models.decoder import DecoderConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _SCALINGS = ("default", "linear", "llama3", "yarn")  # the others change with the length of the sequence
 
 
-def decoder_config(config: PretrainedConfig, name: str) -> DecoderConfig:
-    """The decoder that computes what this config of one of FAMILIES means. name: for messages.
-
-    Raises UserError for options that it has no code for.
-    """
-    family = config.model_type
-    check(config.hidden_act == "silu", f"checkpoint {name!r} has hidden_act = {config.hidden_act!r}; only 'silu' is supported")
+def why_slow(config: PretrainedConfig) -> str:
+    """Why a model of this config runs through transformers and not on the fast decoder; empty: it does."""
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type} models"
+    if config.hidden_act != "silu":
+        return f"models with hidden_act = {config.hidden_act!r}"
     rope = config.rope_parameters
+    if rope.get("rope_type", "default") not in _SCALINGS:
+        return f"models that scale their rotary positions by {rope['rope_type']!r}"
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        return f"models that rotate a part of each head (partial_rotary_factor = {rope['partial_rotary_factor']})"
+    return ""
+
+
+def decoder_config(config: PretrainedConfig, name: str) -> DecoderConfig:
+    """The decoder that computes what this config means, of which `why_slow` has nothing to say. name: for messages.
+
+    Raises UserError for damaged options.
+    """
+    family, rope = config.model_type, config.rope_parameters
     kind = rope.get("rope_type", "default")
-    check(kind in _SCALINGS, f"checkpoint {name!r} scales its rotary positions by {kind!r}; supported: {', '.join(_SCALINGS)}")
-    check(rope.get("partial_rotary_factor", 1.0) == 1.0, f"checkpoint {name!r} rotates only a part of each head "
-          f"(partial_rotary_factor = {rope.get('partial_rotary_factor')}); only whole heads are supported")
     try:
         frequencies, magnitude = ROPE_INIT_FUNCTIONS[kind](config) if kind != "default" else (None, 1.0)
     except (KeyError, TypeError, ZeroDivisionError) as e:

@@ -13,12 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from outdo.errors import UserError, check
+from outdo.errors import UserError, check, nearest
 from outdo.system import files
 
 
@@ -39,7 +40,8 @@ MODELS = {
 }  # fmt: skip
 
 
-FORMS = f"a checkpoint is a local folder, a .gguf file, a hub id (owner/name) or one of {', '.join(MODELS)}"
+FORMS = ("a checkpoint is a local folder, a .gguf file, a hub id (owner/name), a run (RUN or RUN:stage) or one of "
+         f"{', '.join(MODELS)}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = "*.safetensors"
 _HUB_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
@@ -47,7 +49,9 @@ _HUB_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 
 def is_checkpoint(source: str) -> bool:
     """Whether this is written like a checkpoint, be it there or not."""
-    return source in MODELS or "/" in source or source.endswith(".gguf") or Path(source).exists()
+    before = source.rpartition(":")[0]
+    return (source in MODELS or "/" in source or source.endswith(".gguf") or Path(source).exists()
+            or bool(before and Path(before).is_dir()))
 
 
 def resolve(source: str, say: Callable[[str], None], weights: bool = True) -> Path:
@@ -56,6 +60,8 @@ def resolve(source: str, say: Callable[[str], None], weights: bool = True) -> Pa
     weights: of the hub, without them only config and tokenizer are fetched.
     """
     path = Path(source).expanduser()
+    if (run := _in_run(source)) is not None:
+        return run
     if path.is_dir():
         check((path / "config.json").is_file() or not (path / "adapter_config.json").is_file(), f"{source!r} is an adapter "
               f"without its model; merge the two first: outdo models merge {source} FOLDER")
@@ -66,6 +72,22 @@ def resolve(source: str, say: Callable[[str], None], weights: bool = True) -> Pa
         return fetch(source, say)
     check(_HUB_ID.fullmatch(source) is not None, f"{source!r} does not exist; {FORMS}")
     return _from_hub(source, say, weights)
+
+
+def _in_run(source: str) -> Path | None:
+    """The last checkpoint of RUN:stage, or of RUN's last finished stage; None if that is no run folder. Raises UserError."""
+    run, stage = Path(source).expanduser(), ""
+    if not run.exists() and ":" in source:
+        before, _, stage = source.rpartition(":")
+        run = Path(before).expanduser()
+    if not (run / "recipe.toml").is_file():
+        return None
+    names = list(tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")).get("stage", {}))
+    check(not stage or stage in names, f"run {str(run)!r} has no stage {stage!r}{nearest(stage, names)}")
+    finished = [n for n in names if (run / "stages" / n / "done.json").is_file()]
+    wanted = stage or (finished[-1] if finished else "")
+    check(wanted in finished, f"{source!r} is not finished yet; resume it: outdo run --resume {run}")
+    return run / "stages" / wanted / str(files.read_json(run / "stages" / wanted / "done.json")["checkpoint"])
 
 
 def _converted(gguf: Path, say: Callable[[str], None]) -> Path:

@@ -7,13 +7,13 @@ import copy
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -24,13 +24,14 @@ from outdo.models import adapt
 from outdo.models.base import LanguageModel
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.models.fallback import Fallback
-from outdo.models.families import FAMILIES, decoder_config
+from outdo.models.families import FAMILIES, decoder_config, why_slow
 from outdo.system import files
 
 _FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
 )  # fmt: skip
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _INDEX, _GENERATION = "model.safetensors.index.json", "generation_config.json"
 
 
@@ -39,7 +40,7 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path,
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     if model.generation is not None:
-        (folder / _GENERATION).write_text(model.generation)
+        (folder / _GENERATION).write_text(model.generation, encoding="utf-8")
     if adapt.adapted(model):
         adapt.save(model, folder / adapt.FOLDER, model.source)
     weights = adapt.merged(model)
@@ -74,7 +75,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     file = folder / "config.json"
     check(file.is_file(), f"checkpoint {str(folder)!r} has no config.json; give a folder in Hugging Face layout")
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as e:
         raise UserError(f"{str(file)!r} cannot be read ({e}); the checkpoint is damaged, use an earlier one") from None
     check(isinstance(data, dict), f"{str(file)!r} is no table of settings; the checkpoint is damaged")
@@ -95,7 +96,9 @@ def load_config(folder: Path) -> PretrainedConfig:
 def skeleton(folder: Path) -> LanguageModel:
     """The model in folder without its weights, on the meta device. Raises UserError."""
     origin = load_config(folder)
-    fast = decoder_config(origin, str(folder)) if origin.model_type in FAMILIES else None
+    if _untied(folder, origin):
+        origin.tie_word_embeddings = False
+    fast = None if why_slow(origin) else decoder_config(origin, str(folder))
     with torch.device("meta"):
         return Decoder(fast) if fast else Fallback(AutoModelForCausalLM.from_config(origin))  # type: ignore[no-untyped-call]
 
@@ -128,16 +131,20 @@ def load(folder: Path) -> LanguageModel:
     Raises UserError if it cannot be read or does not fit its config.
     """
     origin = load_config(folder)
-    if origin.model_type in FAMILIES:
+    if _untied(folder, origin):
+        print(f"outdo: {folder}: config.json ties the head to the embeddings and the file holds a head of its own; it is used, "
+              "and saved as not tied", file=sys.stderr)
+        origin.tie_word_embeddings = False
+    if not (reason := why_slow(origin)):
         model: LanguageModel = Decoder(decoder_config(origin, str(folder)))
         model.origin = origin
         load_weights(model, folder)
     else:
-        _say_slower(origin.model_type)
+        _say_slower(reason)
         model = Fallback(_foreign(folder))
         model.verify(str(folder))
     model.source, generation = str(folder.resolve()), folder / _GENERATION
-    model.generation = generation.read_text() if generation.is_file() else None
+    model.generation = generation.read_text(encoding="utf-8") if generation.is_file() else None
     return model
 
 
@@ -155,10 +162,38 @@ def load_weights(model: LanguageModel, folder: Path) -> None:
         except (SafetensorError, OSError) as e:
             raise UserError(f"checkpoint file {str(file)!r} cannot be read ({e}); it is damaged, use an earlier one") from None
     want = {k: v.shape for k, v in model.state_dict().items()}
+    _check_known(weights, want, folder)
     weights = {k: v for k, v in weights.items() if k in want}
     wrong = sorted(k for k, shape in want.items() if k not in weights or weights[k].shape != shape)
     check(not wrong, f"checkpoint {str(folder)!r} does not fit its config.json: {', '.join(wrong[:3])} missing or misshapen")
+    for name, weight in weights.items():
+        check(bool(torch.isfinite(weight).all()), f"checkpoint {str(folder)!r}: parameter {name} holds numbers that are not "
+              "finite; it is damaged, use an earlier one")
     model.load_state_dict({k: v.float() for k, v in weights.items()})
+
+
+# Weights that some files carry and no model needs: they are computed, or tied to others.
+_SUPERFLUOUS = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias_mask")
+
+
+def _check_known(weights: Mapping[str, Tensor], want: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError for a weight that the architecture of config.json does not have: leaving it out is another model."""
+    unknown = sorted(k for k in weights if k not in want and k != _HEAD and not k.endswith(_SUPERFLUOUS))
+    check(not unknown, f"checkpoint {str(folder)!r} holds {', '.join(unknown[:3])}, which the model_type of its config.json "
+          "does not have; name the right model_type, or take these weights out of the file")
+
+
+def _untied(folder: Path, origin: PretrainedConfig) -> bool:
+    """Whether config.json says that the head is tied to the embeddings and the file holds another head (merged adapters do)."""
+    if not getattr(origin, "tie_word_embeddings", False):
+        return False
+    head = embedding = None
+    for file in _weight_files(folder):
+        with contextlib.suppress(SafetensorError, OSError), safe_open(file, "pt") as f:
+            keys = set(f.keys())
+            head = f.get_tensor(_HEAD) if _HEAD in keys else head
+            embedding = f.get_tensor(_EMBEDDING) if _EMBEDDING in keys else embedding
+    return head is not None and embedding is not None and not torch.equal(head, embedding)
 
 
 def _foreign(folder: Path) -> transformers.PreTrainedModel:
@@ -185,7 +220,7 @@ def _weight_files(folder: Path) -> list[Path]:
         check(single.is_file(), f"checkpoint {str(folder)!r} has no model.safetensors; it is incomplete, use an earlier one")
         return [single]
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{str(index)!r} cannot be read ({e}); the checkpoint is damaged, use an earlier one") from None
     shards = [folder / Path(str(name)).name for name in names]
@@ -195,8 +230,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 @functools.cache
-def _say_slower(family: str) -> None:
-    print(f"outdo: {family} models run through transformers, which is the slower path; fast are {', '.join(FAMILIES)}",
+def _say_slower(reason: str) -> None:
+    print(f"outdo: {reason} run through transformers, which is the slower path; fast are {', '.join(FAMILIES)}",
           file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ from outdo.report.words import ANSWERS
 
 _MOST_TEXT = 1200  # characters of one question or answer
 _OF_EACH = 3  # right and wrong answers of each stage
-_QUESTIONS, _ANSWERS = ("question", "problem"), ("answer", "solution", "ground_truth", "label")  # columns of a row
+_QUESTIONS, _ANSWERS = ("question", "problem"), ("answer", "solution", "ground_truth", "expected", "label")  # columns of a row
 
 
 def further(run: RunData) -> Row | None:

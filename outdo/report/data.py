@@ -69,6 +69,7 @@ class RunData:
     forgetting: list[Row]
     ledger: dict[str, Row]
     verdicts: list[Row]
+    conclusion: str
     stages: dict[str, Stage]
 
     @property
@@ -84,23 +85,27 @@ class RunData:
 
     @property
     def shares(self) -> bool:
-        """Whether all scores lie between 0 and 1, so that percent can be said."""
-        rows = [*self.players, *self.further, *(e for s in self.stages.values() for e in [*s.evaluations, *s.further])]
-        return all(0.0 <= x <= 1.0 for e in rows if (x := number(e.get("value"))) is not None)
+        """Whether every single answer counts 0 or 1, so that scores are shares and can be said in percent."""
+        rows = [e for s in self.stages.values() for e in [*s.evaluations, *s.further]]
+        return all(e["share"] if isinstance(e.get("share"), bool) else _zeros_and_ones(e) for e in rows)
 
     @property
     def words(self) -> Words:
         """What the page calls what the model does, by the metric."""
         name = str(self.players[0].get("metric", "score")).split(" vs ")[0] if self.players else "win"
-        rows = [e for s in self.stages.values() for e in s.evaluations if e.get("decode") == "greedy"]
-        single = {x for e in rows for x in (e["items"] if isinstance(e.get("items"), list) else ()) if x is not None}
-        return GAMES if name == "win" else ANSWERS if self.shares and single <= {0, 1} else SCORES
+        return GAMES if name == "win" else ANSWERS if self.shares else SCORES
 
     @property
     def metric(self) -> str:
         """What a player's value measures, in words."""
         name = str(self.players[0].get("metric", "score")).split(" vs ")[0] if self.players else "score"
         return self.words.metric if name in ("win", "gold") else name
+
+
+def _zeros_and_ones(e: dict[str, Any]) -> bool:
+    """Of rows written before single answers were told apart: whether the score could be a share."""
+    found = e["items"] if isinstance(e.get("items"), list) else [e.get("value")]
+    return all(0.0 <= v <= 1.0 for x in found if (v := number(x)) is not None)
 
 
 def read(folder: Path) -> RunData:
@@ -118,7 +123,7 @@ def read(folder: Path) -> RunData:
     return RunData(
         folder=folder,
         recipe=recipe,
-        recipe_text=recipe_file.read_text(),
+        recipe_text=recipe_file.read_text(encoding="utf-8"),
         environment=_json(folder / "environment.json"),
         finished=bool(summary) and all(s.done for s in stages.values()),
         players=[p for p in players if p["split"] in (None, main)],
@@ -126,6 +131,7 @@ def read(folder: Path) -> RunData:
         forgetting=[_forgotten(r) for r in _rows(summary.get("forgetting")) or _forgetting(stages)],
         ledger={name: entry for name, entry in ledger.items() if isinstance(entry, dict)},
         verdicts=_rows(summary.get("verdicts")),
+        conclusion=str(summary.get("conclusion") or ""),
         stages=stages,
     )
 

@@ -101,7 +101,7 @@ def embed(value: Any) -> Markup:
 
 def _asset(name: str) -> Markup:
     """A file of ours, trusted, to be put into the page as it is."""
-    return Markup((_HERE / name).read_text())
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
 
 
 @functools.cache

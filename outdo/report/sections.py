@@ -6,7 +6,7 @@ from typing import Any
 
 from outdo.report import format as show
 from outdo.report.curves import GOLD, INK, proxy
-from outdo.report.data import FLOPS, Row, RunData, Stage
+from outdo.report.data import FLOPS, Row, RunData, Stage, flops
 from outdo.report.format import number, pair
 
 VERDICTS = ("supported", "contradicted", "not distinguishable", "not measurable here", "inconclusive")
@@ -77,6 +77,16 @@ def _seeds(value: object) -> str:
     return f"{show.count(n)} training seed{'' if n == 1 else 's'}"
 
 
+def _continued(run: RunData, rival: str | None, rl: str | None) -> str:
+    """What the arm that imitates on is, with its cost beside reinforcement's."""
+    spent = {n: sum(flops(e) for e in run.stages[n].trained) for n in (rival, rl) if n}
+    if rival is None or rl is None or not all(spent.values()):
+        return "the same, continued"
+    same = max(spent.values()) <= 1.05 * min(spent.values())
+    return "the same, continued for the FLOPs that reinforcement took" if same else (
+        f"the same, continued for {spent[rival]:.2g} FLOPs (reinforcement took {spent[rl]:.2g})")
+
+
 def headline(run: RunData) -> list[Row]:
     """The big numbers: the teacher, imitation, reinforcement, and its rivals from the same start."""
     config = run.recipe.stage
@@ -94,7 +104,7 @@ def headline(run: RunData) -> list[Row]:
         cards.append({"role": "Before training", "name": begun, "colour": INK, "stage": None, "note":
                       "the checkpoint as it is"})
     for role, name, note in (("Imitation (SFT)", imitation, run.words.imitates),
-                             ("More imitation", rival, "the same, and then on with the budget that reinforcement gets"),
+                             ("More imitation", rival, _continued(run, rival, rl)),
                              ("Rejection", rejection, run.words.own),
                              ("Reinforcement (RL)", rl, run.words.reinforces)):
         if name:

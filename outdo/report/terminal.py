@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outdo.system.environment import thread_peak_flops
+from outdo.system.progress import duration
 
 
 def results(summary: dict[str, Any]) -> RenderableType:
@@ -23,7 +24,20 @@ def results(summary: dict[str, Any]) -> RenderableType:
     main = players[0].get("split")
     cells = [((p["name"], p["decode"]), _against(p["extra"]["opponent"]) if p.get("split") == main else p["split"], p)
              for p in players]
-    return Group(_pivot(cells, f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}"), *lost, *read)
+    last = [Text(summary["conclusion"])] if summary.get("conclusion") else []
+    return Group(_pivot(cells, f"{summary['task']}: {summary['recipe']}, seed {summary['seed']}"), _costs(summary), *lost, *read,
+                 *last)
+
+
+def _costs(summary: dict[str, Any]) -> RenderableType:
+    """What each stage cost, in the recipe's order."""
+    table = Table(title="cost of each stage, evaluations apart", title_justify="left")
+    for header in ("stage", "FLOPs", "time", "sampled tokens", "judge calls"):
+        table.add_column(header, justify="left" if header == "stage" else "right")
+    for name, bill in summary["ledger"].items():
+        flops = sum(v for v in bill["flops"].values() if isinstance(v, int | float))
+        table.add_row(name, f"{flops:.2g}", duration(bill["wall_s"]), f"{bill['decode_tokens']:,}", f"{bill['judge_calls']:,}")
+    return table
 
 
 def _loss(row: dict[str, Any]) -> str:
@@ -81,10 +95,10 @@ def _pivot(cells: Sequence[tuple[tuple[str, str], str, dict[str, Any]]], title: 
 
 
 def _interval(c: dict[str, Any]) -> str:
-    """In percent where the score can only be one: a reward may be any number."""
+    """In percent where every answer counts 0 or 1; a reward may be any number."""
     value, low, high = numbers = [c["value"], *c["ci95"]]
     if None in numbers:
         return "no score"
-    if min(numbers) < 0 or max(numbers) > 1:
+    if not c.get("share", min(numbers) >= 0 and max(numbers) <= 1):
         return f"{value:.3g} ({low:.3g} to {high:.3g})"
     return f"{value:.1%} ({100 * low:.1f} to {100 * high:.1f})"

@@ -6,21 +6,25 @@ What is made on the way (task, judges, tokenizer, the models' shapes) is passed 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from outdo import plugins
+from outdo.algorithms.base import Algorithm
 from outdo.errors import check
 from outdo.evaluation import forgetting
 from outdo.judges.base import Judge, make_judge
 from outdo.models.base import LanguageModel
+from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.runs.resolve import compute_device
 from outdo.runs.start import roots, skeleton, tokenizer_of
-from outdo.stages.base import Given, Stage, check_known
+from outdo.stages.base import DataChecks, Given, Stage, check_known
 from outdo.system import trackers
 from outdo.tasks.base import Task, make_task
+from outdo.text.overlap import Withheld
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Checked:
     stages: dict[str, Stage]  # each stage's kind, made with its options
     models: dict[str, LanguageModel]  # each stage's model without weights
     corpus: forgetting.Corpus | None
+    withheld: Withheld  # prompts that are measured on: rows of data with these do not train
+    notes: tuple[str, ...]  # what the reader should know before it starts
 
 
 def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
@@ -55,13 +61,48 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     _check_evaluation(recipe, task)
     tokenizer = tokenizer_of(task, roots(recipe).values())
     models = {name: skeleton(recipe, name, task) for name in recipe.order()}
-    for name, stage in stages.items():
-        stage.check_data(tokenizer, models[name].config.max_position_embeddings, given)
+    recipe = _sized(recipe, task)
     _check_splits(recipe, task)
-    context = min(m.config.max_position_embeddings for m in models.values())
     e = recipe.evaluation
+    withheld = Withheld(task.withheld(e.split, e.prompts) if e.prompts else ())
+    notes: list[str] = []
+    for name, stage in stages.items():
+        context = models[name].config.max_position_embeddings
+        found = stage.check_data(DataChecks(tokenizer, context, given, task, withheld, recipe.budget_flops(name),
+                                            lambda text, name=name: notes.append(f"{name}: {text}")))  # type: ignore[misc]
+        if found:
+            recipe = recipe.with_stage(name, found)
+            stages[name] = make_stage(recipe, name)
+    context = min(m.config.max_position_embeddings for m in models.values())
+    recipe = _written_out(recipe, given, task)
     corpus = forgetting.load(e.corpus, e.corpus_tokens, tokenizer, context) if e.corpus else None
-    return Checked(recipe, given, task, judge, gold, tokenizer, stages, models, corpus)
+    return Checked(recipe, given, task, judge, gold, tokenizer, stages, models, corpus, withheld, tuple(notes))
+
+
+def _written_out(recipe: Recipe, given: Given, task: Task) -> Recipe:
+    """The recipe with all options of its plug-ins as they are used, so that the run folder holds every default."""
+    changed: dict[str, Any] = {}
+    if given.task is None and (config := getattr(task, "config", None)) is not None:
+        changed["task"] = Plugin(name=recipe.task.name, **config.model_dump(mode="json", exclude_none=True))
+    for key in ("judge", "gold"):
+        if getattr(given, key) is None:
+            changed[key] = plugins.written_out("judges", getattr(recipe, key), Judge)
+    recipe = recipe.model_copy(update=changed)
+    for name, stage in recipe.stage.items():
+        found = {key: plugins.written_out(package, plugin, base) for key, package, base in
+                 (("judge", "judges", Judge), ("algorithm", "algorithms", Algorithm))
+                 if isinstance(plugin := getattr(stage, key, None), Plugin)}  # fmt: skip
+        recipe = recipe.with_stage(name, found)
+    return recipe
+
+
+def _sized(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe with as many evaluation prompts as there are, where it does not say how many."""
+    e = recipe.evaluation
+    if "prompts" in e.model_fields_set or not e.prompts:
+        return recipe
+    size = task.size(e.split)
+    return recipe if size is None or size >= e.prompts else recipe.with_evaluation({"prompts": size})
 
 
 def make_stage(recipe: Recipe, name: str) -> Stage:
@@ -82,5 +123,7 @@ def _check_splits(recipe: Recipe, task: Task) -> None:
     """The task knows its splits, and whether they have any prompts with these options."""
     e = recipe.evaluation
     trained = [split for s in recipe.stage.values() if s.tries_task and (split := getattr(s, "split", None))]
-    for split in dict.fromkeys([*([e.split, *e.also] if e.prompts else []), *trained]):
+    for split in dict.fromkeys([e.split, *e.also] if e.prompts else []):
+        task.prompts(split, e.prompts, 0)
+    for split in dict.fromkeys(trained):
         task.prompts(split, 1, 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from outdo.errors import check
 from outdo.recipe import Recipe, load
+from outdo.runs import origin
+from outdo.system import files
 
 
 def new_folder(recipe: Recipe, out: Path | None) -> Path:
@@ -17,6 +20,23 @@ def new_folder(recipe: Recipe, out: Path | None) -> Path:
     while (folder := Path("runs") / f"{recipe.name}-{n}").exists():
         n += 1
     return folder
+
+
+def check_resumable(recipe: Recipe, folder: Path, force: bool = False) -> None:
+    """Raise UserError where the rest of a run would not belong to its beginning. force: changed files are noted, not refused."""
+    for name, stage in recipe.stage.items():
+        file = folder / "stages" / name / "done.json"
+        done = files.read_json(file) if file.exists() else {}
+        check(isinstance(done, dict) and (not file.exists() or "checkpoint" in done), f"{file} is damaged; delete it and resume: "
+              "the stage goes on from its last checkpoint")
+        before, now = done.get("options"), json.loads(json.dumps(stage.model_dump(mode="json", by_alias=True)))
+        if before is not None:
+            changed = [k for k in now if before.get(k) != now[k] and k != "allow_no_signal"]
+            check(not changed, f"stage {name} in {folder} is finished, and its recipe has been edited since "
+                  f"({', '.join(changed)}); put the old values back, or train on with a "
+                  "new stage that starts from it: from = '{folder}:{name}'")
+    origin.check_unchanged(recipe, folder, force)
+    origin.check_kernels(folder, force)
 
 
 def resume_recipe(folder: Path) -> Recipe:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Group, RenderableType
@@ -16,9 +16,9 @@ from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import forward_flops
 from outdo.recipe import Recipe
 from outdo.runs.check import Checked
-from outdo.runs.resolve import compute_device, compute_dtype
+from outdo.runs.resolve import compute_device, compute_dtype, default_lr
 from outdo.stages.common.estimates import SAMPLE, Estimates, Length, StepCost, episode_flops, typical_length
-from outdo.system import machine
+from outdo.system import files, machine
 from outdo.system.machine import DECODE_UTILISATION, UPDATE_UTILISATION
 from outdo.system.progress import duration
 from outdo.tasks.base import Task
@@ -37,7 +37,17 @@ class StagePlan:
     evaluation_flops: float
     evaluation_seconds: float
     batch: str
-    done: bool  # by an earlier process
+    share: float  # of it, done by an earlier process
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier process finished it."""
+        return self.share >= 1.0
+
+    @property
+    def left(self) -> float:
+        """The share that is still to do."""
+        return 1.0 - self.share
 
     @property
     def weight(self) -> float:
@@ -62,18 +72,18 @@ class Plan:
     @property
     def seconds(self) -> float:
         """What is still to do, estimated."""
-        return sum(s.weight for s in self.stages if not s.done)
+        return sum(s.weight * s.left for s in self.stages)
 
 
-def make(checked: Checked, done: Collection[str] = ()) -> Plan:
-    """Plan a checked recipe. done: stages that an earlier process finished. Touches no file. Raises UserError."""
+def make(checked: Checked, folder: Path | None = None) -> Plan:
+    """Plan a checked recipe; of a run that is resumed in `folder`, what is left to do. Writes no file. Raises UserError."""
     recipe, task = checked.recipe, checked.task
     dtype = compute_dtype(recipe)
     peak = machine.gemm_peak_flops(dtype, repeats=5, device=compute_device(recipe))
     tried_on = [s.split for s in recipe.stage.values() if s.learns_from_scores and hasattr(s, "split")]
     split, n = [*tried_on, recipe.evaluation.split][0], min(SAMPLE, recipe.evaluation.prompts or SAMPLE)
     typical = typical_length(task, split, n if recipe.plays else 0)
-    stages = tuple(_stage(checked, name, typical, peak, name in done) for name in recipe.order())
+    stages = tuple(_stage(checked, name, typical, peak, _share_done(checked, name, folder)) for name in recipe.order())
     return Plan(recipe.name, stages, max(_plain(m) for m in checked.models.values()), peak,
                 {torch.bfloat16: "bf16"}.get(dtype, "fp32"), torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task),
                 _notes(checked))
@@ -83,7 +93,7 @@ def _plain(model: LanguageModel) -> int:
     return sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n)
 
 
-def _stage(checked: Checked, name: str, typical: Length, peak: float, done: bool) -> StagePlan:
+def _stage(checked: Checked, name: str, typical: Length, peak: float, share: float) -> StagePlan:
     recipe, model, stage = checked.recipe, checked.models[name], checked.recipe.stage[name]
     if stage.learns_from_scores and stage.source is None:  # random weights: nothing that they write goes on for long
         typical = Length(typical.tokens / typical.own, 1.0, typical.attended / typical.own**2, 0.0)
@@ -96,7 +106,20 @@ def _stage(checked: Checked, name: str, typical: Length, peak: float, done: bool
     seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
     evaluation = _evaluation_flops(recipe, name, checked.task, model.config, typical)
     return StagePlan(name, recipe.parent(name), f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
-                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), _batch(recipe, name, step, model), done)
+                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), _batch(recipe, name, step, model), share)
+
+
+def _share_done(checked: Checked, name: str, folder: Path | None) -> float:
+    """How much of a stage an earlier process has saved."""
+    stage = folder / "stages" / name if folder is not None else None
+    if stage is None or not stage.is_dir():
+        return 0.0
+    if (stage / "done.json").exists():
+        return 1.0
+    saved = max((int(p.name) for p in (stage / "checkpoints").glob("*") if p.name.isdigit()), default=0)
+    spent = next((e["flops"] for e in reversed(list(files.read_lines(stage / "metrics.jsonl"))) if e["step"] < saved), 0.0)
+    steps, flops = checked.recipe.stage[name].steps, checked.recipe.budget_flops(name)
+    return min(max(saved / steps if steps else 0.0, spent / flops if flops else 0.0), 0.99)
 
 
 def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> str:
@@ -104,6 +127,9 @@ def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> s
     stage = recipe.stage[name]
     start = f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    usual = recipe.checkpoint(name) is not None and stage.optimizer.lr == default_lr(stage)
+    what = ("RL" if stage.learns_from_scores else "SFT") + (" with LoRA" if stage.lora else "")
+    start += f"; learning rate {stage.optimizer.lr:g}" + (f" (the default for {what} from a checkpoint)" if usual else "")
     return step.batch + start + (f"; {trains:,} parameters train" if stage.lora or stage.freeze else "")
 
 
@@ -140,7 +166,7 @@ def _evaluation(recipe: Recipe, task: Task) -> str:
 def _notes(checked: Checked) -> tuple[str, ...]:
     own = [make_judge(judge) for s in checked.recipe.stage.values() if (judge := getattr(s, "judge", None))]
     said = [checked.task.describe(), *(j.describe() for j in (checked.judge, checked.gold, *own))]
-    return tuple(dict.fromkeys(s for s in said if s))
+    return tuple(dict.fromkeys(s for s in (*checked.notes, *said) if s))
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
@@ -154,16 +180,17 @@ def render(plan: Plan) -> RenderableType:
         if s.done:
             line = Text(f"{s.name}  done", style="green")
         else:
+            begun = f" ({s.share:.0%} done before)" if s.share else ""
             about = "" if s.budget.endswith("steps") else f" (about {s.steps:,.0f} steps)"
             cost = f", about {s.flops:.2g} FLOPs" if s.budget.endswith("steps") else ""
             line = Text.assemble((s.name, "bold"), f"  {s.budget}{about}{cost}, about {duration(s.seconds)}"
-                                 f" + evaluations {s.evaluation_flops:.1e} FLOPs, {duration(s.evaluation_seconds)}")
+                                 f" + evaluations {s.evaluation_flops:.1e} FLOPs, {duration(s.evaluation_seconds)}{begun}")
         nodes[s.name] = nodes[s.source].add(line)
         if not s.done:
             line.append(f"\n{s.batch}", style="dim")
     left = [s for s in plan.stages if not s.done]
-    total = Text.assemble("to do: ", (f"{sum(s.flops for s in left):.3g} FLOPs", "bold"), " + ",
-                          f"{sum(s.evaluation_flops for s in left):.1e} for evaluations, about ",
+    total = Text.assemble("to do: ", (f"{sum(s.flops * s.left for s in left):.3g} FLOPs", "bold"), " + ",
+                          f"{sum(s.evaluation_flops * s.left for s in left):.1e} for evaluations, about ",
                           (duration(plan.seconds), "bold"))
     threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
     company = f"; where the tree branches, {plan.jobs} stages run side by side" if plan.jobs > 1 else ""

@@ -6,13 +6,14 @@ What a key leaves open is decided here and nowhere else. The resolved recipe is 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 
 from outdo import plugins
 from outdo.errors import check
 from outdo.plugins import Plugin
-from outdo.recipe import Recipe
+from outdo.recipe import Recipe, StageConfig
 from outdo.runs.start import say
 from outdo.stages.base import Given
 from outdo.system import machine
@@ -30,7 +31,44 @@ def resolve(recipe: Recipe, given: Given | None = None) -> Recipe:
     jobs = 1 if recipe.jobs > 1 and compute_device(recipe).type == "cuda" else recipe.jobs
     if jobs < recipe.jobs:
         _say_one_at_a_time(recipe.jobs)
-    return recipe.model_copy(update={"judge": judge, "gold": gold, "jobs": jobs})
+    recipe = recipe.model_copy(update={"judge": judge, "gold": gold, "jobs": jobs})
+    for name in recipe.stage:
+        recipe = recipe.with_stage(name, _fine_tuning(recipe, name))
+    return recipe
+
+
+# Learning rates where the recipe names none: (from demonstrations, from scores), by what trains.
+CHECKPOINT_LR, LORA_LR = (5e-5, 2e-5), (2e-4, 1e-4)
+_WARMUP_STEPS = 5
+_PROMPTS, _GROUP_SIZE = 8, 16  # of a step that learns from scores
+
+
+def _fine_tuning(recipe: Recipe, name: str) -> dict[str, Any]:
+    """What a stage leaves open whose path begins with a checkpoint: a trained model takes small steps.
+
+    Random weights keep the defaults of the recipe's own tables (a learning rate of 5e-4). A stage that names its learning rate
+    is tuned already, so the rest of its optimiser is left as it is.
+    """
+    if recipe.checkpoint(name) is None:
+        return {}
+    stage = recipe.stage[name]
+    found: dict[str, Any] = {}
+    if "lr" not in stage.optimizer.model_fields_set:
+        changed: dict[str, Any] = {"lr": default_lr(stage), "warmup_steps": _WARMUP_STEPS}
+        if stage.learns_from_scores:
+            changed["betas"] = (0.9, 0.99)
+        kept = stage.optimizer.model_fields_set
+        found["optimizer"] = stage.optimizer.model_copy(update={k: v for k, v in changed.items() if k not in kept})
+    if stage.learns_from_scores:
+        for key, value in (("prompts", _PROMPTS), ("group_size", _GROUP_SIZE)):
+            if key in type(stage).model_fields and key not in stage.model_fields_set:
+                found[key] = value
+    return found
+
+
+def default_lr(stage: StageConfig) -> float:
+    """The learning rate for a stage that starts from a checkpoint, by its kind and by what trains."""
+    return (LORA_LR if stage.lora else CHECKPOINT_LR)[stage.learns_from_scores]
 
 
 @functools.cache

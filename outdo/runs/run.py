@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from outdo.compare.summary import summarise
+from outdo.errors import UserError
+from outdo.runs import origin
 from outdo.runs.check import Checked
 from outdo.runs.references import judging_pairs, measure_players
 from outdo.runs.resolve import compute_device, compute_dtype
@@ -25,7 +27,21 @@ def run(checked: Checked, folder: Path, show: Show) -> Path:
     """Run, or resume, a recipe in `folder`. Returns the path of summary.json. Raises UserError."""
     recipe, threads, folder = checked.recipe, torch.get_num_threads(), folder.absolute()
     state = begin(checked, folder, show)
+    folder = state.folder
     measure_players(folder, recipe, state.task, state.gold, state.heldout)
+    try:
+        _run_stages(checked, state, threads)
+    except UserError as e:  # what was done before is measured, and worth reading
+        if any((folder / "stages").glob("*/done.json")):
+            files.write_json(folder / "summary.json", {**summarise(folder), "stopped": str(e)})
+        raise
+    summary = folder / "summary.json"
+    files.write_json(summary, summarise(folder))
+    return summary
+
+
+def _run_stages(checked: Checked, state: Run, threads: int) -> None:
+    recipe, folder = state.recipe, state.folder
     with stop_gently(state):
         left = [n for n in recipe.order() if not (folder / "stages" / n / "done.json").exists()]
         together = [n for n in left if recipe.jobs > 1 and not recipe.alone(n)]
@@ -33,9 +49,6 @@ def run(checked: Checked, folder: Path, show: Show) -> Path:
             if name not in together:
                 run_stage(checked, state, name, threads)
         work_side_by_side(state, together, max(1, threads // recipe.jobs))
-    summary = folder / "summary.json"
-    files.write_json(summary, summarise(folder))
-    return summary
 
 
 def run_stage(checked: Checked, state: Run, name: str, threads: int) -> None:
@@ -54,14 +67,17 @@ def begin(checked: Checked, folder: Path, show: Show) -> Run:
     """Write what the run folder begins with, and gather what all stages of the run share."""
     recipe, task = checked.recipe, checked.task
     dtype = compute_dtype(recipe)
+    folder = folder.resolve()  # user code may change the working directory
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
         files.write_text(folder / "recipe.toml", recipe.to_toml())
+        origin.write(recipe, folder)
     if not (folder / "environment.json").exists():
         files.write_json(folder / "environment.json", environment.describe(dtype, compute_device(recipe)))
+    origin.check_kernels(folder)
     e = recipe.evaluation
     heldout = task.prompts(e.split, e.prompts, 0)
     further = {split: task.prompts(split, e.prompts, 0) for split in e.also}
     pairs, win_id = judging_pairs(task, heldout)
-    return Run(recipe, checked.given, folder, task, checked.tokenizer, checked.judge, checked.gold, dtype, show, heldout, further,
-               checked.corpus, pairs, win_id)
+    return Run(recipe, checked.given, folder, task, checked.tokenizer, checked.judge, checked.gold, dtype, show, heldout,
+               checked.withheld, further, checked.corpus, pairs, win_id)

@@ -65,6 +65,7 @@ def skeleton(recipe: Recipe, name: str, task: Task) -> LanguageModel:
         with torch.device("meta"):
             return adapted(recipe, name, Decoder(config))
     model = hf.skeleton(fetch.resolve(source, say))
+    task.fit(model.config.max_position_embeddings)
     check_fits(model.config, task, source, recipe.plays)
     return adapted(recipe, name, model)
 
@@ -88,6 +89,8 @@ def decoder_config(recipe: Recipe, task: Task, vocab_size: int) -> DecoderConfig
     check(m.heads % kv == 0, f"model.heads = {m.heads} is not divisible by model.kv_heads = {kv}")
     check(m.width // m.heads % 2 == 0, f"model.width / model.heads = {m.width // m.heads} is odd; rotary positions "
                                        "need an even head size")
+    if m.context:
+        task.fit(m.context)
     context = m.context or task.max_tokens
     check(not recipe.plays or context >= task.max_tokens, f"model.context = {context} is shorter than the longest "
           f"{task.name} episode, {task.max_tokens} tokens; raise model.context or shorten the task")

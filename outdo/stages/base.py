@@ -8,7 +8,7 @@ what needs torch to `run`. What kinds share is in `common/`: a new kind needs `c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from outdo.stages.common.estimates import Estimates, StepCost
     from outdo.stages.common.loop import Loop
     from outdo.tasks.base import Task
+    from outdo.text.overlap import Withheld
     from outdo.text.rows import Rows
 
 
@@ -37,6 +38,19 @@ class Given:
     rows: Rows | None = None  # of the imitation stages
     heldout_rows: Rows | None = None  # on which their loss is measured
     rollout: RolloutFunc | None = None  # generates in the stages that learn from scores
+
+
+@dataclass(frozen=True)
+class DataChecks:
+    """What a stage's data is checked with. note: tells the reader something, in the plan."""
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int  # tokens that the stage's model reads
+    given: Given
+    task: Task
+    withheld: Withheld  # prompts that the task measures on: rows with these do not train
+    flops: float | None  # the stage's budget
+    note: Callable[[str], None]
 
 
 class Stage(Configured):
@@ -54,8 +68,13 @@ class Stage(Configured):
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """Check what the options name (players, judges, functions) before anything long begins. Raises UserError."""
 
-    def check_data(self, tokenizer: PreTrainedTokenizerBase, context: int, given: Given) -> None:
-        """Check that the data can be read and rendered. context: tokens that the model reads. Raises UserError."""
+    def check_data(self, data: DataChecks) -> dict[str, Any]:
+        """Check that the data can be read and rendered. Returns options that follow from the data, such as its number of steps.
+
+        Raises UserError.
+        """
+        del data
+        return {}
 
     @abstractmethod
     def estimate(self, estimates: Estimates) -> StepCost:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from outdo.stages.common.rollouts import RolloutConfig, Rollouts, describe, gather, learn
+from outdo.stages.common.watch import Watch
 from outdo.types import Sample, Usage
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Rejection(Rollouts):
 
     def run(self, loop: Loop) -> None:
         """Rollouts -> scores -> keep the best -> cross-entropy on them, until the budget is spent."""
+        watch = Watch(loop)
         for step in loop.steps():
             groups, usage = gather(loop, step)
             pairs = [(t, s.value) for g in groups for t, s in zip(g.trajectories, g.scores, strict=True)]
@@ -36,4 +38,6 @@ class Rejection(Rollouts):
             usage += Usage(discarded_tokens=dropped)
             trained, spent = learn(loop, samples, step)
             loop.keep_rollouts("train", groups[:1])
-            loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), "kept": float(len(kept)), **trained})
+            seen = describe(groups)
+            loop.book(usage + spent, {**seen, **loop.judge.logged(), "kept": float(len(kept)), **trained})
+            watch.look(seen)

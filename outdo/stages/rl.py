@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from outdo.plugins import Plugin
 from outdo.stages.common.rollouts import RolloutConfig, Rollouts, credit, describe, gather, learn
+from outdo.stages.common.watch import Watch
 from outdo.types import Usage
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ class Rl(Rollouts):
 
     def run(self, loop: Loop) -> None:
         """Rollouts -> scores -> advantages -> a few optimiser steps, until the budget is spent."""
+        watch = Watch(loop)
         for step in loop.steps():
             groups, usage = gather(loop, step)
             samples, discarded = credit(groups, loop.algorithm)
             usage += Usage(discarded_tokens=discarded)
             trained, spent = learn(loop, samples, step)
             loop.keep_rollouts("train", groups[:1])
-            loop.book(usage + spent, {**describe(groups), **loop.judge.logged(), **trained})
+            seen = describe(groups)
+            loop.book(usage + spent, {**seen, **loop.judge.logged(), **trained})
+            watch.look(seen)

@@ -36,7 +36,7 @@ def describe(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         "memory_bytes": machine.memory_bytes(device),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "compute_dtype": names[dtype],
-        "kernels": "compiled" if kernels.usable(device, dtype) else "torch",
+        "kernels": kernels.decided() if device.type == "cpu" else "torch",
         "gemm_peak_flops_per_s": {n: machine.gemm_peak_flops(d, device=device) for d, n in names.items()},
         "copy_bytes_per_s": machine.copy_bandwidth(device),
     }
@@ -64,7 +64,7 @@ def _git() -> dict[str, str] | None:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,15 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outdo.errors import UserError, check
+
 if TYPE_CHECKING:  # most who write files have no use for torch
     from torch import Tensor
+
+
+_REMEDY = "restore the file from a copy, or start a new run"
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file's content atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w") as f:
+        with temporary.open("w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
@@ -77,20 +83,24 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor], shard_bytes: int 
 
 def append_line(path: Path, value: Any) -> None:
     """Append one JSON line."""
-    with path.open("a") as f:
+    with path.open("a", encoding="utf-8") as f:
         f.write(json.dumps(value) + "\n")
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON lines of a file that may not exist; stops at a line that a crash cut short."""
+    """JSON lines of a file that may not exist; stops at a last line that a crash cut short. Raises UserError for damage."""
     if not path.exists():
         return
-    with path.open() as f:
-        for line in f:
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
+                value = json.loads(line)
+            except ValueError as e:
+                if not line.endswith(b"\n"):
+                    return
+                raise UserError(f"{path}, line {number} is damaged ({e}); {_REMEDY}") from None
+            check(isinstance(value, dict), f"{path}, line {number} is damaged (no JSON object); {_REMEDY}")
+            yield value
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -110,12 +120,26 @@ def remove_folder(path: Path) -> None:
 def sweep(path: Path) -> None:
     """Delete what a crash left of folders that were being written or deleted inside folder `path`."""
     for left in [*path.glob(".*.tmp"), *path.glob(".*.gone")]:
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def read_json(path: Path) -> Any:
     """Parsed content of a JSON file."""
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{path} is damaged ({e}); restore it from a copy, or delete what it belongs to and resume") from None
+
+
+def count_lines(path: Path) -> int:
+    """Complete lines of a file; 0 if there is none."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file's content."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def write_lines(path: Path, values: Iterable[Any]) -> None:

@@ -20,7 +20,8 @@ from rich.progress import (
 )
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message: of several lines, it stays in sight)
-_LINE_EVERY_S = 5.0
+_LINE_EVERY_S = 30.0  # where there is no terminal
+STATUS = "\r"  # a message that begins so is news of a step: shown where there is room, never worth a line of its own
 _TICKS = 1000  # of a progress bar
 _ENOUGH = 0.03  # share of a stage after which its own pace says more than the plan
 
@@ -135,7 +136,7 @@ def _live(progress: Progress, plan: Planned, pace: Pace) -> Show:
         if "\n" in message:
             progress.console.print(message, markup=False, highlight=False)
         elif message:
-            progress.update(rows[stage], text=message)
+            progress.update(rows[stage], text=message.removeprefix(STATUS))
         left = pace.left_s(now)
         progress.update(whole, completed=_TICKS * pace.overall, text="" if left is None else f"{duration(left)} left")
 
@@ -144,20 +145,25 @@ def _live(progress: Progress, plan: Planned, pace: Pace) -> Show:
 
 def _lines(console: Console, pace: Pace) -> Show:
     printed: dict[str, float] = {}
+    last: dict[str, str] = {}
 
     def show(stage: str, share: float, message: str) -> None:
         now = time.monotonic()
         pace.update(stage, share, now)
-        if not message and now - printed.get(stage, -_LINE_EVERY_S) < _LINE_EVERY_S:
+        passing = not message or message.startswith(STATUS)
+        if passing and now - printed.get(stage, -_LINE_EVERY_S) < _LINE_EVERY_S:
             return
-        if not message:
+        if passing:
             printed[stage] = now
         if "\n" in message:
             return console.print(message, markup=False, highlight=False, soft_wrap=True)
         left = pace.left_s(now)
-        tail = f"  {message}" if message else "" if left is None else f"  {duration(left)} left"
-        console.print(f"{stage} {min(share, 1.0):.1%}  run {pace.overall:.1%}{tail}", markup=False, highlight=False,
-                      soft_wrap=True)
+        said = f"  {message.removeprefix(STATUS)}" if message else ""
+        tail = f"  {duration(left)} left" if passing and left is not None else ""
+        line = f"{stage} {min(share, 1.0):.1%}  run {pace.overall:.1%}{said}{tail}"
+        if line != last.get(stage):
+            last[stage] = line
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return show
 

@@ -66,9 +66,21 @@ class Task(Configured):
         """Text tasks take the tokenizer of the model that tries them; tasks with a vocabulary of their own keep theirs."""
         del tokenizer
 
+    def fit(self, context: int) -> None:
+        """Shrink what the user left open until an episode fits into a model that reads `context` tokens."""
+        del context
+
     @abstractmethod
     def prompts(self, split: str, n: int, seed: int, start: int = 0) -> list[Prompt]:
         """Prompts number start .. start+n-1 of the endless stream (split, seed). Splits share no underlying item."""
+
+    def withheld(self, split: str, n: int) -> list[str]:
+        """The words of the prompts that are measured on, at least of the first n of the split: rows with these do not train.
+
+        Empty for tasks whose prompts are no text.
+        """
+        del split, n
+        return []
 
     def size(self, split: str) -> int | None:
         """How many different prompts the split has; None: more than anyone asks for."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from outdo import plugins
-from outdo.errors import UserError, check
+from outdo.errors import UserError, check, nearest
 from outdo.interop import openrlhf as from_openrlhf
 from outdo.interop.partners import Partner
 from outdo.plugins import Plugin
@@ -28,9 +28,12 @@ from outdo.tasks.text.task import TextOptions, TextTask, split_of
 from outdo.text import chat
 from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none
+from outdo.text.overlap import Withheld, words_of
 from outdo.types import IntArray, Prompt
 
 Factory = Callable[[], Any] | Mapping[str, Callable[[], Any]]  # of environments; several by name, chosen by a column
+FEW = 10  # with fewer rows nothing is held out
+_LOOKED_AT = 1000  # rows whose answers say how long replies may get
 _TOO_MANY = 0.5  # of a split's prompts longer than the limit: the limit is wrong, not the prompts
 
 
@@ -44,8 +47,11 @@ class Dataset(TextTask):
         """Options of dataset."""
 
         data: str = ""  # a .jsonl, .json, .csv or .parquet file, a folder of them, or a dataset id of the hub
+        eval_data: str = ""  # rows to measure on: a file, or data:split (default: the data's test split, or a share of its rows)
+        columns: dict[str, str] = Field(default_factory=dict)  # our column = the data's, for example { prompt = "instruction" }
+        split_by: str | None = None  # a column: rows with the same value stay on one side (default: rows with the same prompt)
         chat: bool = False  # give prompts that are strings as a user's message, through the chat template
-        validation: float = Field(default=0.1, ge=0, lt=1)  # share of the prompts
+        validation: float = Field(default=0.0, ge=0, lt=1)  # share of the prompts kept apart for choices of your own
         heldout: float = Field(default=0.15, ge=0, le=1)  # 1: only measured
         tools: tuple[str, ...] = ()  # functions that the model may call: "my_tools.py:search"
         # A class with reset(**row) and typed methods as tools, "my_games.py:Wordle"; or several by name, of which each row's
@@ -60,19 +66,19 @@ class Dataset(TextTask):
     config: Config
 
     def __init__(self, config: Config | None = None, rows: Iterable[Mapping[str, Any]] | None = None,
-                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Factory | None = None) -> None:
+                 tools: Sequence[Callable[..., Any]] = (), environment_factory: Factory | None = None,
+                 eval_rows: Iterable[Mapping[str, Any]] | None = None) -> None:
         c = config or self.Config()
         check(c.validation + c.heldout <= 1, f"validation = {c.validation} and heldout = {c.heldout} are more than there is")
         super().__init__(c)
-        self._given = rows
+        self._given, self._given_eval = rows, eval_rows
         self._tools = {t.__name__: t for t in [*tools, *(plugins.load(t) for t in c.tools)]}
         environment = c.environment or environment_factory
         self._by_name = isinstance(environment, Mapping)  # rows choose their environment
         several = environment if isinstance(environment, Mapping) else {"": environment} if environment else {}
         found = {n: plugins.load(f) if isinstance(f, str) else f for n, f in several.items()}
         self._factories: dict[str, Any] = {n: from_openrlhf.adapted(f) for n, f in found.items()}
-        if self._tools or self._factories:
-            self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
+        self._measure()
         made = {n: tooling.made(f) for n, f in self._factories.items()}
         answering = any(isinstance(e, Partner) for e in made.values())
         check(not (answering and self._tools), "tools go with a policy that calls them, and a partner answers every reply "
@@ -84,7 +90,7 @@ class Dataset(TextTask):
         self._dropped: dict[str, tuple[int, int]] = {}  # split: (prompts longer than the limit, all)
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]], tools: Sequence[Callable[..., Any]] = (),
+    def of(cls, rows: Iterable[Mapping[str, Any]] | None, tools: Sequence[Callable[..., Any]] = (),
            environment_factory: Factory | None = None, **options: Any) -> Self:
         """A task over rows given from Python (a list of dicts, a datasets.Dataset, ...), with the options of Config."""
         return cls(plugins.configured("tasks", Plugin(name=cls.name, **options), cls), rows, tools, environment_factory)
@@ -95,17 +101,75 @@ class Dataset(TextTask):
         return not self._tools and not self._factories
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """See `Task.bind`."""
+        """See `Task.bind`. Replies may be half as long again as the longest answer in the data, where it has answers."""
         super().bind(tokenizer)
         self._pools.clear()
+        if "max_new_tokens" in self.config.model_fields_set or not self.one_reply or not (self.config.data or self._given):
+            return
+        rows = text_rows.first(self._source, _LOOKED_AT, columns=self.config.columns)
+        answers = [a for row in rows if (a := _answer(row))]
+        if len(answers) == len(rows):
+            longest = max(len(chat.encode(tokenizer, a)) for a in answers)
+            most = self.Config.model_fields["max_new_tokens"].default
+            self._set({"max_new_tokens": min(most, max(16, -(-longest * 3 // 16) * 8))})
+
+    def _measure(self) -> None:
+        """See `TextTask._measure`: conversations have several turns."""
+        super()._measure()
+        if getattr(self, "_tools", None) or getattr(self, "_factories", None):
+            c = self.config
+            self.max_tokens += (c.max_turns - 1) * (c.max_new_tokens + c.max_tool_tokens)
 
     @functools.cached_property
     def _rows(self) -> list[dict[str, Any]]:
         """All rows, each with its `prompt`."""
         check(self._given is not None or bool(self.config.data), "task dataset has no data; set task.data = 'file.jsonl'")
-        rows = text_rows.load(self.config.data if self._given is None else self._given)
+        rows = text_rows.load(self._source, columns=self.config.columns)
         name = self.config.data or "the dataset"
         return [self._columns(row, i, name) for i, row in enumerate(rows)]
+
+    @property
+    def _source(self) -> Any:
+        return self.config.data if self._given is None else self._given
+
+    @functools.cached_property
+    def _eval_rows(self) -> list[dict[str, Any]] | None:
+        """Rows of their own to measure on: `eval_data`, or the data's own test split; None: a share of the rows."""
+        if self._given_eval is None and not self.config.eval_data:
+            if self.config.heldout == 1 or "test" not in text_rows.splits(self._source):
+                return None
+            rows, name = text_rows.load(self._source, "test", columns=self.config.columns), "the test split"
+        else:
+            source = self._given_eval if self._given_eval is not None else self.config.eval_data
+            rows, name = text_rows.load(source, columns=self.config.columns), self.config.eval_data or "eval_dataset"
+        return [self._columns(row, i, name) for i, row in enumerate(rows)]
+
+    def _split_rows(self, split: str) -> list[dict[str, Any]]:
+        """The rows that fall to a split. No prompt that is measured on trains."""
+        c, measured = self.config, self._eval_rows
+        if measured is not None and split == "heldout":
+            return measured
+        if len(self._rows) < FEW and measured is None and 0 < c.heldout < 1:  # a handful: all of it trains
+            return self._rows if split == "train" else []
+        share = 0.0 if measured is not None else c.heldout
+        rows = [r for r in self._rows if split_of(self._side(r), c.validation, share) == split]
+        if measured is None:
+            return rows
+        known = Withheld(words_of(r["prompt"]) for r in measured)
+        return [r for r in rows if not known.holds(r)]
+
+    def _side(self, row: Mapping[str, Any]) -> str:
+        """What decides on which side of the split a row falls."""
+        if self.config.split_by is None:
+            return words_of(row["prompt"]) or json.dumps(row)
+        check(self.config.split_by in row, f"task.split_by = {self.config.split_by!r}: no such column"
+              f"{nearest(self.config.split_by, list(row))}")
+        return json.dumps(row[self.config.split_by], sort_keys=True)
+
+    def withheld(self, split: str, n: int) -> list[str]:
+        """See `Task.withheld`: all prompts that never train here."""
+        del split, n
+        return [words_of(r["prompt"]) for s in ("validation", "heldout") for r in self._split_rows(s)]
 
     def _columns(self, row: Mapping[str, Any], i: int, name: str) -> dict[str, Any]:
         empty = [{"role": "user", "content": ""}] if self._factories else None  # reset() says it all
@@ -117,13 +181,15 @@ class Dataset(TextTask):
         check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
               f"question, and has {', '.join(row) or 'none'}")
         columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
+        if "answer" not in columns and (known := _answer(row)):
+            columns["expected"] = known  # what the row itself answers, for readers of the report
         return json.loads(json.dumps({"prompt": prompt, **columns}, default=_plain))  # type: ignore[no-any-return]
 
     def _pool(self, split: str) -> list[dict[str, Any]]:
         """The split's rows whose prompts fit, in the order of the data."""
         if split not in self._pools:
             c, kept = self.config, []
-            rows = [r for r in self._rows if split_of(_text(r["prompt"]) or json.dumps(r), c.validation, c.heldout) == split]
+            rows = self._split_rows(split)
             longest = 0
             for row in rows:
                 row = self._shown(row)
@@ -132,12 +198,21 @@ class Dataset(TextTask):
                 if tokens <= c.max_prompt_tokens:
                     kept.append(row)
             dropped = len(rows) - len(kept)
-            check(bool(rows), f"split {split!r} of {c.data or 'the dataset'} has none of the {len(self._rows)} rows; add rows, "
-                  "or change the shares task.validation and task.heldout")
+            check(bool(rows), f"split {split!r} of {c.data or 'the dataset'} has none of the {len(self._rows)} rows; "
+                  f"{self._why_empty(split)}")
             check(dropped <= _TOO_MANY * len(rows), f"max_prompt_tokens = {c.max_prompt_tokens} leaves out {dropped} of the "
                   f"{len(rows)} prompts of split {split!r}, the longest has {longest} tokens; raise task.max_prompt_tokens")
             self._pools[split], self._dropped[split] = kept, (dropped, len(rows))
         return self._pools[split]
+
+    def _why_empty(self, split: str) -> str:
+        if len({self._side(r) for r in self._rows}) == 1:
+            return ("all rows have the same prompt, and rows with the same prompt stay on one side; name a file to measure on "
+                    "(task.eval_data), or a column that tells rows apart (task.split_by)")
+        if len(self._rows) < FEW and split != "train":
+            return (f"fewer than {FEW} rows all train and none are held out; name a file to measure on (task.eval_data), or set "
+                    "evaluation.prompts = 0")
+        return "add rows, or change the shares task.validation and task.heldout"
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with its prompt as the policy sees it: system message, tools, the environment's first words."""
@@ -179,8 +254,8 @@ class Dataset(TextTask):
                                      self.config.max_tool_tokens, self.config.history == "render")
 
     def size(self, split: str) -> int:
-        """See `Task.size`."""
-        return len(self._pool(split))
+        """See `Task.size`. 0 where a handful of rows leaves nothing to measure on."""
+        return len(self._pool(split)) if self._split_rows(split) else 0
 
     def row(self, split: str, seed: int, number: int) -> dict[str, Any]:
         """See `TextTask.row`. Training goes round and round, in a new order each time; measuring takes each prompt once."""
@@ -200,6 +275,8 @@ class Dataset(TextTask):
         if not self.one_reply and self.config.history == "append" and chat.rewrites_turns(self.tokenizer()):
             answering += ("; the chat template drops earlier thoughts when a conversation goes on, and rollouts keep them "
                           "(history = 'append'); history = 'render' follows the template")
+        if "train" in self._dropped and self._eval_rows is None and len(self._rows) < FEW and 0 < self.config.heldout < 1:
+            answering += f"; warning: with fewer than {FEW} rows all of them train and nothing is held out to measure on"
         return f"{self.config.data or 'rows'}: {', '.join(parts)}{answering}" if parts else ""
 
 
@@ -220,9 +297,10 @@ def _prompt(row: Mapping[str, Any], as_messages: bool) -> str | Messages | None:
     return [{"role": "user", "content": str(row["question"])}] if row.get("question") else None
 
 
-def _text(prompt: str | Messages) -> str:
-    """What decides the split: the words alone, however they are wrapped."""
-    return prompt if isinstance(prompt, str) else "\n".join(str(m.get("content")) for m in prompt if m.get("role") != "system")
+def _answer(row: Mapping[str, Any]) -> str | None:
+    """The reply that a row of demonstrations holds: its completion, or the last of its conversation."""
+    said = row.get("completion") or [m for m in row.get("messages") or () if m.get("role") == "assistant"]
+    return said if isinstance(said, str) else str(said[-1].get("content")) if said else None
 
 
 def _plain(value: Any) -> Any:

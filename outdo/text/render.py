@@ -133,7 +133,7 @@ def preview(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int
             given: Rows | None = None) -> list[Rendered]:
     """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
     render = renderer(config, tokenizer, context)
-    rows = first(config.data if given is None else given, n, config.data_split, config.stream)
+    rows = first(config.data if given is None else given, n, config.data_split, config.stream, config.columns, config.documents)
     rendered = [r for i, row in enumerate(rows) for r in render(row, f"{config.data}, row {i}")]
     shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
     check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "

@@ -25,9 +25,12 @@ class Progress:
     evaluated: int
 
 
-def save(trainer: Trainer, progress: Progress, folder: Path) -> None:
-    """Write training_state.pt into a checkpoint folder; it says nothing of the device that the trainer is on."""
-    state = {"optimizer": trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
+def save(trainer: Trainer, progress: Progress, folder: Path, final: bool = False) -> None:
+    """Write training_state.pt into a checkpoint folder; it says nothing of the device that the trainer is on.
+
+    final: the stage is done, so the optimiser's state (twice the size of the weights) is left out.
+    """
+    state = {"optimizer": {} if final else trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
              "step": progress.step, "evaluated": progress.evaluated,
              "critic": trainer.critic.state_dict() if trainer.critic is not None else {}}
     with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
@@ -38,7 +41,8 @@ def load(trainer: Trainer, folder: Path) -> Progress:
     """Read it back into the trainer. Raises UserError."""
     state = _read(folder)
     try:
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:  # empty at the end of a stage: only its last evaluation may be left to do
+            trainer.optimizer.load_state_dict(state["optimizer"])
         if trainer.critic is not None:
             trainer.critic.load_state_dict(state["critic"])
     except (KeyError, ValueError, TypeError, RuntimeError) as e:
@@ -51,6 +55,18 @@ def load(trainer: Trainer, folder: Path) -> Progress:
 def load_steps(folder: Path) -> int:
     """How many optimiser steps a checkpoint has behind it. Raises UserError."""
     return int(_read(folder)["optimizer_steps"])
+
+
+def drop_optimizer(file: Path) -> int:
+    """Take the optimiser's state out of a finished stage's file; returns the bytes that this frees."""
+    before, state = file.stat().st_size, _read(file.parent)
+    if not state["optimizer"]:
+        return 0
+    made = file.with_name(f".{file.name}.tmp")
+    with made.open("wb") as f:
+        torch.save({**state, "optimizer": {}}, f)
+    made.replace(file)
+    return before - file.stat().st_size
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_imitate(base: outdo.Result, tmp_path: Path) -> None:
 
 
 def test_imitate_a_path(base: outdo.Result, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
     run = outdo.imitate(base, tmp_path / "rows.jsonl", eval_dataset=ROWS[:5], steps=1, out=tmp_path / "r", **SAME)
     stored = recipe.load(run.folder / "recipe.toml")
     assert {(e["decode"], e["n"]) for e in run.evaluations} == {("loss", 5)}
@@ -109,7 +109,7 @@ def test_generate_many(doer: outdo.Result) -> None:
 def test_what_is_shown_is_escaped(doer: outdo.Result, tmp_path: Path) -> None:
     odd = outdo.Result(tmp_path / "<b>x")
     odd.folder.mkdir()
-    (odd.folder / "summary.json").write_text(json.dumps({**doer.summary, "task": "<script>"}))
+    (odd.folder / "summary.json").write_text(json.dumps({**doer.summary, "task": "<script>"}), encoding="utf-8")
     shown = odd._repr_html_()
     assert "<b>" not in shown and "<script>" not in shown and "&lt;b&gt;x" in shown and "mean score by the gold judge" in shown
 
@@ -124,9 +124,10 @@ def test_evaluate(doer: outdo.Result) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_does_the_same(base: outdo.Result, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
     (tmp_path / "rewards.py").write_text("def letters(completions, **kwargs):\n"
-                                         "    return [float(sum(c.isalpha() for c in t)) for t in completions]\n")  # fmt: skip
+                                         "    return [float(sum(c.isalpha() for c in t)) for t in completions]\n",
+        encoding="utf-8")  # fmt: skip
     run = outdo.reinforce(base, tmp_path / "rows.jsonl", f"{tmp_path}/rewards.py:letters", out=tmp_path / "a", **RL)
     done = forked("run", run.folder / "recipe.toml", "--out", tmp_path / "b", cwd=tmp_path)
     assert done.code == 0, done.err

@@ -56,9 +56,10 @@ def test_reward_models_among_functions(base: outdo.Result, tmp_path: Path) -> No
 def test_relative_paths_are_found_from_anywhere(base: outdo.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, away = tmp_path / "home", tmp_path / "away"
     home.mkdir(), away.mkdir()
-    (home / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    (home / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS), encoding="utf-8")
     (home / "rewards.py").write_text("def letters(completions, **kwargs):\n"
-                                     "    return [float(sum(c.isalpha() for c in t)) for t in completions]\n")  # fmt: skip
+                                     "    return [float(sum(c.isalpha() for c in t)) for t in completions]\n",
+        encoding="utf-8")  # fmt: skip
     (home / "dataset").mkdir()  # a folder called like a plug-in is not that plug-in
     monkeypatch.chdir(home)
     run = outdo.reinforce(base, "rows.jsonl", "rewards.py:letters", out="run", **RL)

@@ -71,14 +71,14 @@ def test_recipes(override: str, said: str, tmp_path: Path) -> None:
 
 
 def test_stages_without_an_end(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(TINY.read_text().replace("flops = 1e8\n", ""))
+    (tmp_path / "r.toml").write_text(TINY.read_text(encoding="utf-8").replace("flops = 1e8\n", ""), encoding="utf-8")
     assert refused("run", "r.toml", cwd=tmp_path).startswith("stage.rl never ends; give it steps, flops")
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
-    (tmp_path / "broken.toml").write_text("name = tiny\n")
+    (tmp_path / "broken.toml").write_text("name = tiny\n", encoding="utf-8")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "empty.toml").write_text("", encoding="utf-8")
     for name, said in (
         ("broken.toml", "recipe 'broken.toml' is not valid TOML: Invalid value (at line 1"),
         ("binary.toml", "recipe 'binary.toml' is not valid TOML"),
@@ -90,7 +90,7 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
 
 
 def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("class Mine: ...\n")
+    (tmp_path / "mine.py").write_text("class Mine: ...\n", encoding="utf-8")
     said = refused("run", TINY, "--set", "judge={name='mine.py:Mine'}", cwd=tmp_path)
     file = tmp_path / "mine.py"
     assert said == f"'{file}:Mine': {file} has no class Mine derived from Judge"
@@ -146,7 +146,7 @@ def test_a_folder_that_exists(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "Not a directory" in refused("run", TINY, "--out", "file/run", cwd=tmp_path)
 
 
@@ -158,14 +158,14 @@ def truncate(file: Path) -> None:
 
 
 def half_the_config(folder: Path) -> None:
-    data = json.loads((folder / "config.json").read_text())
+    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del data["hidden_size"]
-    (folder / "config.json").write_text(json.dumps(data))
+    (folder / "config.json").write_text(json.dumps(data), encoding="utf-8")
 
 
 def other_sizes(folder: Path) -> None:
-    data = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**data, "intermediate_size": 8}))
+    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**data, "intermediate_size": 8}), encoding="utf-8")
 
 
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
@@ -213,8 +213,9 @@ def test_resuming_from_a_damaged_checkpoint(file: str, tmp_path: Path) -> None:
 
 def test_a_damaged_recipe_of_a_run(tmp_path: Path) -> None:
     run = Path(shutil.copytree(reference(), tmp_path / "run"))
-    text = (run / "recipe.toml").read_text()
-    (run / "recipe.toml").write_text(text[: text.index("[stage.rl]") + 6])  # not between two tables: that is a recipe
+    text = (run / "recipe.toml").read_text(encoding="utf-8")
+    (run / "recipe.toml").write_text(text[: text.index("[stage.rl]") + 6],
+        encoding="utf-8")  # not between two tables: that is a recipe
     assert "is not valid TOML" in refused("run", "--resume", run, cwd=tmp_path)
 
 
@@ -239,7 +240,8 @@ def test_the_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: P
     os.kill(first.pid, 9)
     assert first.wait().code == -9
     assert (run / ".lock").exists(), "the dead leave their lock behind"
-    (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("steps = 100000", "steps = 1"))
+    (run / "recipe.toml").write_text((run / "recipe.toml").read_text(encoding="utf-8").replace("steps = 100000", "steps = 1"),
+        encoding="utf-8")
     assert forked("run", "--resume", run, cwd=tmp_path).code == 0
     assert not (run / ".lock").exists()
 
@@ -247,7 +249,7 @@ def test_the_second_process_is_refused_and_a_dead_one_is_no_obstacle(tmp_path: P
 def test_a_lock_of_a_living_stranger_with_the_same_number_is_no_obstacle(tmp_path: Path) -> None:
     """Process numbers are used again: what counts is who holds the file."""
     run = Path(shutil.copytree(reference(), tmp_path / "run"))
-    (run / ".lock").write_text(f"{os.getpid()}\n")
+    (run / ".lock").write_text(f"{os.getpid()}\n", encoding="utf-8")
     assert forked("run", "--resume", run, cwd=tmp_path).code == 0
 
 

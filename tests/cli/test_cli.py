@@ -161,7 +161,7 @@ def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     folder = Path("runs/piped-1")
     assert f"run folder: {folder}" in done.out
     assert "\x1b" not in done.out
-    last = json.loads((tmp_path / folder / "summary.json").read_text())["players"]
+    last = json.loads((tmp_path / folder / "summary.json").read_text(encoding="utf-8"))["players"]
     for player in last:
         assert f"{player['value']:.1%} ({100 * player['ci95'][0]:.1f} to {100 * player['ci95'][1]:.1f})" in done.out
     assert f"report: {folder / 'report.html'}" in done.out
@@ -232,7 +232,7 @@ def test_eval_gives_the_numbers_of_the_run(schooled: Path, tmp_path: Path) -> No
     for name in ("sft", "rl"):
         done = forked("eval", f"{schooled}:{name}", "--json", "out.json", cwd=tmp_path)
         assert done.code == 0, done.err
-        measured = json.loads((tmp_path / "out.json").read_text())
+        measured = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
         written = [e for e in lines(schooled / "stages" / name / "evaluations.jsonl") if e["last"]]
         assert len(measured) == len(written) == 8  # four opponents, sampled and greedy
         for m, w in zip(measured, written, strict=True):
@@ -248,7 +248,7 @@ def test_eval_by_other_prompts_dice_and_opponents(schooled: Path, tmp_path: Path
     for seed in (0, 1):
         argv = ["eval", schooled, "--opponent", "random", "--prompts", 80, "--decode", "sampled", "--seed", seed]
         assert forked(*argv, "--json", "out.json", cwd=tmp_path).code == 0
-        (records[seed],) = json.loads((tmp_path / "out.json").read_text())
+        (records[seed],) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [r["n"] for r in records.values()] == [80, 80]
     assert records[0]["opponent"] == "random"
     assert records[0]["checkpoint"].startswith(str(schooled / "stages" / "rl")), "the last finished stage"

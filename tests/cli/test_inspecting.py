@@ -31,7 +31,7 @@ def chats(tmp_path: Path) -> Path:
     fetch.fetch("smollm2", print)
     rows = [[{"role": "user", "content": f"{HOSTILE if i == 0 else 'hi'} {'very ' * i}"},
              {"role": "assistant", "content": f"yes\n{i}"}] for i in range(21)]  # fmt: skip
-    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": m, "id": 1}) + "\n" for m in rows))
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": m, "id": 1}) + "\n" for m in rows), encoding="utf-8")
     return tmp_path / "chats.jsonl"
 
 
@@ -43,7 +43,7 @@ def cells(out: str, name: str) -> list[int]:
 def tokens(file: Path) -> tuple[list[int], list[int]]:
     """Tokens of every row's question and of the whole row, by transformers."""
     tokenizer = AutoTokenizer.from_pretrained(fetch.fetch("smollm2", print))
-    chats = [json.loads(line.replace(r"\ud83d", "?"))["messages"] for line in file.read_text().splitlines()]
+    chats = [json.loads(line.replace(r"\ud83d", "?"))["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
     prompts = [tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True)["input_ids"] for chat in chats]
     return [len(p) for p in prompts], [len(tokenizer.apply_chat_template(chat)["input_ids"]) for chat in chats]
 
@@ -101,7 +101,7 @@ def test_in_a_terminal(chats: Path) -> None:
 
 
 def test_long_rows_are_shown_in_part(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps([{"text": "word " * 3000}]))
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "word " * 3000}]), encoding="utf-8")
     done = forked("inspect", "a.json", "--model", "smollm2", cwd=tmp_path)
     assert re.search(r" … 2,00\d more tokens\n", done.out) and len(done.out) < 7000
 
@@ -119,15 +119,15 @@ def test_long_rows_are_shown_in_part(tmp_path: Path) -> None:
     (["calls.jsonl"], "row 0: the chat template cannot render a conversation of user, assistant ("),
 ])  # fmt: skip
 def test_bad_input(argv: list[str], said: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text("question,answer\nq,a\n")
-    (tmp_path / "late.jsonl").write_text('{"prompt": "p"}\n' * 4 + '{"prmpt": "p"}\n')
-    (tmp_path / "columns.jsonl").write_text('{"\\u001b[31mtext": "a"}')
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "ok.jsonl").write_text('{"prompt": "p", "completion": " c"}\n')
+    (tmp_path / "bad.csv").write_text("question,answer\nq,a\n", encoding="utf-8")
+    (tmp_path / "late.jsonl").write_text('{"prompt": "p"}\n' * 4 + '{"prmpt": "p"}\n', encoding="utf-8")
+    (tmp_path / "columns.jsonl").write_text('{"\\u001b[31mtext": "a"}', encoding="utf-8")
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "ok.jsonl").write_text('{"prompt": "p", "completion": " c"}\n', encoding="utf-8")
     started: list[dict[str, Any]] = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Hi."}]
-    (tmp_path / "start.jsonl").write_text(json.dumps({"messages": started}))
+    (tmp_path / "start.jsonl").write_text(json.dumps({"messages": started}), encoding="utf-8")
     call = [{"role": "user", "content": "Hi."}, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]
-    (tmp_path / "calls.jsonl").write_text(json.dumps({"messages": call}))
+    (tmp_path / "calls.jsonl").write_text(json.dumps({"messages": call}), encoding="utf-8")
     model = [] if "--model" in argv else ["--model", "smollm2"]
     done = forked("inspect", *argv, *model, cwd=tmp_path)
     assert done.code == 2

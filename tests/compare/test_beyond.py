@@ -182,7 +182,7 @@ def test_what_is_refused(change: dict[str, Any], said: str) -> None:
 
 
 def test_a_corpus_of_ones_own_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.txt").write_text("One two three four five. " * 200)
+    (tmp_path / "mine.txt").write_text("One two three four five. " * 200, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert recipe.load(TEXT, {"evaluation.corpus": "mine.txt"}).evaluation.corpus == str(tmp_path / "mine.txt")
 
@@ -191,7 +191,7 @@ def test_a_corpus_of_ones_own_is_found_from_elsewhere(tmp_path: Path, monkeypatc
 
 
 def test_summary(base: Path, run: Path) -> None:
-    s, start = json.loads((run / "summary.json").read_text()), "base-of-text (start)"
+    s, start = json.loads((run / "summary.json").read_text(encoding="utf-8")), "base-of-text (start)"
     by = [(p["name"], p["stage"], p["split"], p["decode"]) for p in s["players"]]
     each = [(split, d) for split in ("heldout", "harder") for d in ("sampled", "greedy")]
     assert by == [*((n, n, *e) for n in STAGES for e in each), *((start, None, *e) for e in each),
@@ -214,7 +214,7 @@ def edited(run: Path, target: Path, name: str, change: Callable[[str, dict[str, 
     shutil.copytree(run, target)
     for stage in STAGES:
         file = target / "stages" / stage / name
-        file.write_text("".join(json.dumps(change(stage, row)) + "\n" for row in lines(file)))
+        file.write_text("".join(json.dumps(change(stage, row)) + "\n" for row in lines(file)), encoding="utf-8")
     return {v["id"]: v for v in summarise(target)["verdicts"]}
 
 
@@ -257,7 +257,8 @@ def test_unscored_answers_are_left_out_of_verdicts(run: Path, tmp_path: Path) ->
 def test_the_table_of_several_runs(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "r")
     resolved_recipe = tmp_path / "r" / "recipe.toml"
-    resolved_recipe.write_text(resolved_recipe.read_text().replace("seed = 0\n", "seed = 1\n", 1))
+    resolved_recipe.write_text(resolved_recipe.read_text(encoding="utf-8").replace("seed = 0\n", "seed = 1\n", 1),
+        encoding="utf-8")
     said = table.markdown(table.gather([run, tmp_path / "r"]))
     assert "Seeds 0, 1;" in said and "0.0 % [0.0, 39.0] (0.0 % / 0.0 %)" in said
     for head in ("**heldout** (share right, 6 questions, 4 samples of each)", "**harder** (share right", "**Forgetting** (nats",

@@ -1,6 +1,6 @@
 """Verdicts on a run that was really made.
 
-Run: .venv/bin/python -m pytest tests/test_verdicts.py   (about 3 s on one core)
+Run: .venv/bin/python -m pytest tests/compare/test_verdicts.py   (about 3 s on one core)
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 from processes import reference
 
 from outdo import recipe as recipes
+from outdo.compare.claims import unseen_opponents
 from outdo.compare.evidence import Evidence
-from outdo.compare.verdicts import unseen_opponents
 
 
 def strangers(*opponents: str) -> list[str] | None:
@@ -21,7 +21,7 @@ def strangers(*opponents: str) -> list[str] | None:
     rl: Any = recipe.stage["rl"]
     rl = rl.model_copy(update={"opponents": opponents, "judge": None})  # the tiny recipe's own reward makes it a control
     changed = recipe.model_copy(update={"stage": {**recipe.stage, "rl": rl}})
-    said = list(unseen_opponents(Evidence([folder], changed)))
+    said = list(unseen_opponents.claim(Evidence([folder], changed)))
     return list(said[0]["evidence"]["differences"]) if said else None
 
 

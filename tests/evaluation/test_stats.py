@@ -200,7 +200,7 @@ def played(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
 
 
 def test_measurement() -> None:
-    prompts = [Prompt(str(i), np.zeros(2, np.int64)) for i in range(4)]
+    prompts = [Prompt(str(i), np.array([0, i])) for i in range(4)]
     task = Graded(win=[1, 0, 1, np.nan], excess=[2, np.nan, 4, np.nan], never=[np.nan] * 4)
     scorers = {"half": lambda ts: [Score(0.5)] * len(ts), "silent": lambda ts: [Score(None, "no idea")] * len(ts),
                "some": lambda ts: [Score(None if i else 0.25) for i in range(len(ts))]}  # fmt: skip
@@ -212,10 +212,20 @@ def test_measurement() -> None:
     assert record["items"] == [1.0, 0.0, 1.0, None] and record["n"] == 3
 
 
-def test_measurement_of_graded_scores_has_a_normal_interval() -> None:
-    prompts = [Prompt(str(i), np.zeros(2, np.int64)) for i in range(3)]
+def test_copies_of_a_prompt_count_once() -> None:
+    """Ten copies of each prompt give the interval of the prompts, not that of ten times as many."""
+    once = [Prompt(str(i), np.array([0, i])) for i in range(10)]
+    copies = [Prompt(f"{p.id}/{k}", p.token_ids) for k in range(10) for p in once]
+    m, alone = measure(Graded(win=[0.0] * 100), played, copies, {}), measure(Graded(win=[0.0] * 10), played, once, {})
+    assert (m.n, m.rows, m.ci95) == (10, 100, alone.ci95) and alone.ci95[1] == pytest.approx(0.278, abs=1e-3)
+    uneven = measure(Graded(win=[1, 1, 1, 0]), played, [once[0]] * 3 + [once[1]], {})
+    assert (uneven.value, uneven.n, uneven.items.tolist()) == (0.5, 2, [1.0, 0.0]), "a prompt counts with its mean"
+
+
+def test_graded_scores_have_one_interval_everywhere() -> None:
+    prompts = [Prompt(str(i), np.array([0, i])) for i in range(3)]
     m = measure(Graded(win=[0.2, 0.4, 0.9]), played, prompts, {})
-    assert (m.value, *m.ci95, m.n) == pytest.approx(mean_interval([0.2, 0.4, 0.9]))
+    assert (m.value, *m.ci95) == pytest.approx((0.5, *hierarchical_interval([0.2, 0.4, 0.9]))) and m.n == 3 and not m.share
 
 
 def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_that_hold_a_right_one() -> None:
@@ -231,7 +241,7 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_answers_that_hold_a_right_on
 
 
 def test_measurement_of_several_answers_counts_prompts() -> None:
-    prompts = [Prompt(str(i), np.zeros(2, np.int64)) for i in range(3)]
+    prompts = [Prompt(str(i), np.array([0, i])) for i in range(3)]
     answers = [1, 0, 0, 0, 1, 1, np.nan, 1, 0, 0, 0, 0]
 
     def four(prompts: Sequence[Prompt]) -> tuple[list[Trajectory], Usage]:
@@ -239,6 +249,6 @@ def test_measurement_of_several_answers_counts_prompts() -> None:
 
     m = measure(Graded(win=answers), four, prompts, {})
     assert m.items == pytest.approx([0.25, 1.0, 0.0]) and m.n == 3 and len(m.answers) == 12
-    expected = np.clip(mean_interval([0.25, 1.0, 0.0])[:3], 0, 1)
-    assert (m.value, *m.ci95) == pytest.approx(expected), "answers to one prompt are no new evidence; shares stay shares"
+    expected = (5 / 12, *hierarchical_interval([0.25, 1.0, 0.0]))
+    assert m.share and (m.value, *m.ci95) == pytest.approx(expected), "answers to one prompt are no new evidence"
     assert m.extra == {"pass@1": pytest.approx((0.25 + 1 + 0) / 3), "pass@4": pytest.approx(0.5)}

@@ -134,8 +134,8 @@ def test_rewind_of_a_new_stage(tmp_path: Path) -> None:
 
 def test_a_line_cut_short_is_dropped(ledger: Ledger) -> None:
     """A crash in the middle of a write costs that event, not the file; the next one starts on a fresh line."""
-    text = ledger.path.read_text()
-    ledger.path.write_text(text[:-20])
+    text = ledger.path.read_text(encoding="utf-8")
+    ledger.path.write_text(text[:-20], encoding="utf-8")
     assert len(read(ledger.path)) == 9
     ledger.rewind(4)
     ledger.book(4, "train", usage(4), SECONDS)

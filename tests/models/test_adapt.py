@@ -187,6 +187,7 @@ def test_merging_by_command(tmp_path: Path) -> None:
     again = forked("models", "merge", "out", "plain", cwd=tmp_path)
     assert again.code == 2 and again.err == "outdo: error: 'plain' exists; give a folder that does not\n"
     settings = tmp_path / "out" / "adapter" / "adapter_config.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "base_model_name_or_path": str(tmp_path / "gone")}))
+    known = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**known, "base_model_name_or_path": str(tmp_path / "gone")}), encoding="utf-8")
     with pytest.raises(UserError, match="cannot be merged"):
         adapt.merge(tmp_path / "out", tmp_path / "again")

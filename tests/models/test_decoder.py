@@ -242,8 +242,8 @@ def test_config_fields_left_out_have_their_published_defaults(tmp_path: Path) ->
 def edit(folder: Path, **changes: Any) -> None:
     """Change keys of config.json; None removes them."""
     file = folder / "config.json"
-    data = {**json.loads(file.read_text()), **changes}
-    file.write_text(json.dumps({k: v for k, v in data.items() if v is not None}))
+    data = {**json.loads(file.read_text(encoding="utf-8")), **changes}
+    file.write_text(json.dumps({k: v for k, v in data.items() if v is not None}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,9 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"num_key_value_heads": 4}, "does not fit"),
         ({"tie_word_embeddings": False}, "lm_head"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}}, "llama3"),
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "whole heads"),
         ({"hidden_size": None}, "hidden_size"),
         ({"attention_bias": True}, "bias missing"),
         ({"mlp_bias": True}, "bias missing"),
-        ({"hidden_act": "gelu"}, "hidden_act"),
         ({"head_dim": 12}, "does not fit"),
     ],
 )
@@ -283,7 +280,7 @@ def test_damaged_checkpoint_is_a_user_error_and_leaves_the_model(damage: str, tm
     if damage == "no config":
         settings.unlink()
     elif damage == "config cut":
-        settings.write_text(settings.read_text()[:40])
+        settings.write_text(settings.read_text(encoding="utf-8")[:40], encoding="utf-8")
     elif damage == "no weights":
         weights.unlink()
     elif damage == "weights cut":

@@ -131,8 +131,8 @@ def test_a_damaged_index_is_a_user_error(damage: str, tmp_path: Path) -> None:
     theirs = AutoModelForCausalLM.from_config(CASES["llama"])
     theirs.save_pretrained(tmp_path, max_shard_size="8KB")
     index = tmp_path / "model.safetensors.index.json"
-    assert json.loads(index.read_text())["weight_map"]
-    index.write_text(damage)
+    assert json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    index.write_text(damage, encoding="utf-8")
     with pytest.raises(UserError, match="index"):
         hf.load(tmp_path)
 

@@ -188,7 +188,7 @@ ASK = "from outdo import kernels; print(kernels.library() is not None)"
 def test_without_a_compiler(tmp_path: Path) -> None:
     """No compiler, a compiler that fails, or none wanted: PyTorch computes, and nothing is left behind."""
     broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     broken.chmod(0o755)
     cache = tmp_path / "cache"
     for environment in ({"OUTDO_KERNELS": "off"}, {"PATH": "/nowhere", "CC": "/nowhere/cc"}, {"CC": str(broken)}):

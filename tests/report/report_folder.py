@@ -25,7 +25,7 @@ N = 400
 def make(folder: Path, word: str = "word", opponent: str = "perfect", finished: bool = True) -> Path:
     """Write the folder. Not finished: `rl` is half way, `rl_check` has not begun, players and summary are not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe(word)))
+    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe(word)), encoding="utf-8")
     write(folder / "environment.json", {
         "outdo": "0.1.0", "python": word, "packages": {"torch": word}, "command": ["outdo", "run", word],
         "git": {"commit": word, "diff": word}, "platform": word, "processor": word, "cores": 2, "threads": 1,
@@ -148,12 +148,12 @@ def verdicts(word: str) -> list[Row]:
 
 
 def write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def lines(path: Path, values: list[Row]) -> None:
-    path.write_text("".join(json.dumps(v) + "\n" for v in values))
+    path.write_text("".join(json.dumps(v) + "\n" for v in values), encoding="utf-8")
 
 
 def read_lines(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -22,7 +22,7 @@ N = 100
 def make(folder: Path, word: str = "word", most: float = 1.0, finished: bool = True) -> Path:
     """Write the folder. most: what a right answer scores."""
     folder.mkdir(parents=True)
-    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe(word)))
+    (folder / "recipe.toml").write_text(tomli_w.dumps(recipe(word)), encoding="utf-8")
     made.write(folder / "environment.json", {"outdo": "0.1.0", "command": ["outdo", "run", word], "threads": 1})
     gold = {"player": "gold", **row(1.0, most, "none", "heldout", "greedy")}
     made.lines(folder / "players.jsonl", [gold])

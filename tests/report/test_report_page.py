@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Element:
-    return parse(build(folder).read_text())
+    return parse(build(folder).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, tuple[str
 
 
 def page_of(folder: Path) -> Element:
-    return parse(build(folder).read_text())
+    return parse(build(folder).read_text(encoding="utf-8"))
 
 
 # --- self-contained -------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_building_changes_nothing_but_the_page(tmp_path: Path) -> None:
 
 
 def test_building_twice_gives_the_same_page(folder: Path) -> None:
-    assert build(folder).read_text() == build(folder).read_text()
+    assert build(folder).read_text(encoding="utf-8") == build(folder).read_text(encoding="utf-8")
 
 
 def test_training_is_never_imported() -> None:
@@ -101,7 +101,7 @@ def test_scripts_are_valid(name: str) -> None:
 
 
 def test_players_table_holds_summary_json(folder: Path, page: Element) -> None:
-    players = json.loads((folder / "summary.json").read_text())["players"]
+    players = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["players"]
     table = page.one("table", id="players-table")
     titles = [th.text for th in table.all("thead")[0].all("th")]
     rows = table.all("tbody")[0].all("tr")
@@ -131,7 +131,7 @@ def test_headline_is_the_first_opponents_score(page: Element) -> None:
 
 
 def test_bill_holds_summary_json(folder: Path, page: Element) -> None:
-    ledger = json.loads((folder / "summary.json").read_text())["ledger"]
+    ledger = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ledger"]
     rows = page.one("section", id="bill").one("tbody").all("tr")
     fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls")
     assert [r.one("th").text for r in rows] == list(ledger)
@@ -234,7 +234,7 @@ def test_no_string_changes_the_page(tmp_path: Path, page: Element, shape: list[o
 
 def test_unfinished_run(tmp_path: Path) -> None:
     folder = made.make(tmp_path / "r", finished=False)
-    with (folder / "stages" / "rl" / "metrics.jsonl").open("a") as f:
+    with (folder / "stages" / "rl" / "metrics.jsonl").open("a", encoding="utf-8") as f:
         f.write('{"step": 1, "flo')  # cut short by a crash
     page = page_of(folder)
     status = page.one("div", role="status").text
@@ -286,7 +286,7 @@ def test_replay_of_another_task_becomes_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [None, float("nan"), float("inf"), "12", [1], True, 10**400])
 def test_what_is_no_number_is_a_dash(tmp_path: Path, broken: object) -> None:
     folder = made.make(tmp_path / "r")
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for p in summary["players"]:
         p |= {"value": broken, "ci95": [broken, 1.0], "n": broken}
         p["extra"] |= {k: broken for k in p["extra"] if k != "opponent"}
@@ -316,6 +316,6 @@ def test_no_run_folder(tmp_path: Path) -> None:
 
 def test_damaged_summary_says_which_file(tmp_path: Path) -> None:
     folder = made.make(tmp_path / "r")
-    (folder / "summary.json").write_text('{"players": [')
+    (folder / "summary.json").write_text('{"players": [', encoding="utf-8")
     with pytest.raises(UserError, match=r"summary\.json.*not valid JSON"):
         build(folder)

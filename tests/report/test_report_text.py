@@ -19,7 +19,7 @@ from outdo.report import format as show
 
 
 def page_of(folder: Path) -> Element:
-    return parse(build(folder).read_text())
+    return parse(build(folder).read_text(encoding="utf-8"))
 
 
 def blanks(text: str) -> str:
@@ -55,7 +55,7 @@ def test_the_players_table_has_one_split_and_pass_at_k(page: Element, folder: Pa
     table = page.one("table", id="players-table")
     heads = [h.text for h in table.one("thead").all("th")]
     assert heads[:6] == ["Player", "Decoding", "Share right", "95 % interval", "pass@4", "pass@16"] and "pass@1" not in heads
-    players = [p for p in json.loads((folder / "summary.json").read_text())["players"] if p["split"] == "heldout"]
+    players = [p for p in json.loads((folder / "summary.json").read_text(encoding="utf-8"))["players"] if p["split"] == "heldout"]
     rows = table.one("tbody").all("tr")
     assert len(rows) == len(players) == 9
     for row, p in zip(rows, players, strict=True):
@@ -69,7 +69,8 @@ def test_further_splits_stand_beside_the_evaluations_own(page: Element, folder: 
     table, forgetting = page.one("section", id="beyond").all("table")
     assert [h.text for h in table.one("thead").all("th")][1:] == [
         "heldout, sampled", "harder, sampled", "heldout, greedy", "harder, greedy"]  # fmt: skip
-    of = {(p["name"], p["decode"], p["split"]): p for p in json.loads((folder / "summary.json").read_text())["players"]}
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    of = {(p["name"], p["decode"], p["split"]): p for p in summary["players"]}
     for row in table.one("tbody").all("tr"):
         name = row.one("th").text
         shown = [(c.one("b").text, c.all("span", class_="ci-text")[0].text) for c in row.all("td")]
@@ -123,10 +124,10 @@ def test_a_run_without_a_summary_shows_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [None, "x", 1e999, [1], {"value": "x"}])
 def test_broken_numbers_are_dashes(folder: Path, tmp_path: Path, broken: object) -> None:
     target = made.make(tmp_path / "r")
-    summary = json.loads((target / "summary.json").read_text())
+    summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
     for p in summary["players"]:
         p |= {"value": broken, "ci95": broken, "extra_ci95": broken, "split": p["split"]}
     for r in summary["forgetting"]:
         r |= {"ci95": broken, "change": broken, "tokens": broken}
-    (target / "summary.json").write_text(json.dumps(summary))
+    (target / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     assert "nan" not in page_of(target).one("section", id="beyond").text.lower()

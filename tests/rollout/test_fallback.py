@@ -198,7 +198,7 @@ def test_damaged_folders_are_user_errors(damage: str, tmp_path: Path) -> None:
         file.unlink()
     else:
         config = tmp_path / "config.json"
-        config.write_text(config.read_text().replace('"n_layer": 3', '"n_layer": 4'))
+        config.write_text(config.read_text(encoding="utf-8").replace('"n_layer": 3', '"n_layer": 4'), encoding="utf-8")
     with pytest.raises(UserError, match="checkpoint"):
         hf.load(tmp_path)
 
@@ -208,10 +208,10 @@ def test_what_is_no_causal_language_model(tmp_path: Path) -> None:
     BertLMHeadModel(c).save_pretrained(tmp_path / "bert")
     with pytest.raises(UserError, match="yet to come"):
         hf.load(tmp_path / "bert")
-    (tmp_path / "config.json").write_text('{"model_type": "nonesuch"}')
+    (tmp_path / "config.json").write_text('{"model_type": "nonesuch"}', encoding="utf-8")
     with pytest.raises(UserError, match=r"'nonesuch', which transformers .* does not know"):
         hf.load(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}', encoding="utf-8")
     with pytest.raises(UserError, match="no causal language model"):
         hf.load(tmp_path)
 

@@ -29,10 +29,10 @@ def check_same(folder: Path, undisturbed: Path) -> None:
         assert weights(folder, stage) == weights(undisturbed, stage), stage
         for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl"):
             mine, theirs = (f / "stages" / stage / name for f in (folder, undisturbed))
-            assert mine.read_text() == theirs.read_text(), f"{stage}/{name}"
+            assert mine.read_text(encoding="utf-8") == theirs.read_text(encoding="utf-8"), f"{stage}/{name}"
         for what in ("train", "evaluate"):
             assert kept(folder, stage, what) == kept(undisturbed, stage, what), f"{stage}: {what}"
-    assert (folder / "players.jsonl").read_text() == (undisturbed / "players.jsonl").read_text()
+    assert (folder / "players.jsonl").read_text(encoding="utf-8") == (undisturbed / "players.jsonl").read_text(encoding="utf-8")
     assert files_below(folder) == files_below(undisturbed)
 
 
@@ -52,7 +52,7 @@ def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
     for stage in STAGES:
         assert weights(reference(1), stage) != weights(reference(), stage)
         theirs, mine = (f / "stages" / stage / "metrics.jsonl" for f in (reference(1), reference()))
-        assert theirs.read_text() != mine.read_text()
+        assert theirs.read_text(encoding="utf-8") != mine.read_text(encoding="utf-8")
         assert redone(again, stage) == 0
 
 
@@ -116,7 +116,7 @@ def test_killed_from_outside_in_the_middle_of_a_line(tmp_path: Path) -> None:
         for name in ("metrics.jsonl", "rollouts.jsonl", "ledger.jsonl"):
             file = metrics.with_name(name)
             if file.exists():
-                with file.open("a") as f:
+                with file.open("a", encoding="utf-8") as f:
                     f.write('{"step": 3, "los')
         command = ["run", "--resume", folder]
     resume(folder)
@@ -124,7 +124,7 @@ def test_killed_from_outside_in_the_middle_of_a_line(tmp_path: Path) -> None:
 
 
 def lines_so_far(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def small_environment(folder: Path, of: Path) -> None:
     """A run folder about to begin. environment.json holds the working tree's diff, of whatever size: left behind."""
     folder.mkdir()
     shutil.copy(of / "recipe.toml", folder)
-    (folder / "environment.json").write_text("{}")
+    (folder / "environment.json").write_text("{}", encoding="utf-8")
 
 
 def test_disk_full_before_the_first_stage(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ optimizer = { kind = "muon", lr = 2e-3, warmup_steps = 2 }
 @functools.cache
 def branching(name: str = "branching", *changes: tuple[str, str]) -> Path:
     """The tiny recipe with two arms."""
-    text = TINY.read_text() + MORE
+    text = TINY.read_text(encoding="utf-8") + MORE
     for old, new in (("flops = 1e8", "flops = 3e8"), *changes):  # arms long enough to be caught at work
         assert old in text
         text = text.replace(old, new)
     file = SCRATCH / f"{name}.toml"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return file
 
 
@@ -57,7 +57,7 @@ def check_same(folder: Path) -> None:
         assert (mine / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes(), stage
         for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl"):
             a, b = (f / "stages" / stage / name for f in (folder, undisturbed))
-            assert a.read_text() == b.read_text(), f"{stage}/{name}"
+            assert a.read_text(encoding="utf-8") == b.read_text(encoding="utf-8"), f"{stage}/{name}"
     assert files_below(folder) == files_below(undisturbed)
 
 
@@ -73,7 +73,7 @@ def begun(folder: Path, least: int) -> bool:
 
 
 def lines_so_far(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def workers(folder: Path) -> list[int]:
@@ -91,7 +91,7 @@ def workers(folder: Path) -> list[int]:
 
 def let_go(folder: Path) -> bool:
     """Whether nobody holds the lock: a worker that is dying, already without a name, still does for a moment."""
-    with (folder / lock.FILE).open() as file:
+    with (folder / lock.FILE).open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -172,7 +172,8 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path) -> None:
     judge = tmp_path / "nan.py"
     judge.write_text("from outdo.judges.base import Judge\nfrom outdo.types import Score\n\n\n"
                      "class Nan(Judge):\n    name = 'nan'\n\n"
-                     "    def score(self, trajectories):\n        return [Score(float('nan')) for _ in trajectories]\n")
+                     "    def score(self, trajectories):\n        return [Score(float('nan')) for _ in trajectories]\n",
+        encoding="utf-8")
     folder = tmp_path / "run"
     file = branching("nan", ('judge = { name = "random_reward" }', f'judge = {{ name = "{judge}:Nan" }}'))
     ended = forked("run", file, "--set", "jobs=2", "--out", folder, cwd=tmp_path)

@@ -68,13 +68,13 @@ def test_folders_names_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.M
     assert fetch.resolve(str(tmp_path / "model"), print) == tmp_path / "model"
     monkeypatch.setenv("OUTDO_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "models" / "smollm2").mkdir(parents=True)
-    (tmp_path / "cache" / "models" / "smollm2" / "config.json").write_text("{}")
+    (tmp_path / "cache" / "models" / "smollm2" / "config.json").write_text("{}", encoding="utf-8")
     assert fetch.resolve("smollm2", print) == tmp_path / "cache" / "models" / "smollm2"
     for source in ("nothing", "./no/where", str(tmp_path / "gone"), "gone.gguf"):
         with pytest.raises(UserError, match=r"does not exist; a checkpoint is a local folder, a \.gguf file, a hub id"):
             fetch.resolve(source, print)
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="merge the two first: outdo models merge"):
         fetch.resolve(str(tmp_path / "adapter"), print)
 
@@ -190,9 +190,10 @@ def test_one_tokenizer_for_all(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "line"), [
     (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer that can be read"),
-    (lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}'), "'nonesuch', which transformers"),
-    (lambda f: (f / "config.json").write_text("[]"), "is no table of settings"),
-    (lambda f: (f / "config.json").write_text((f / "config.json").read_text().replace(": 26,", ": 20,")), "at most 20 tokens"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}', encoding="utf-8"), "'nonesuch', which transformers"),
+    (lambda f: (f / "config.json").write_text("[]", encoding="utf-8"), "is no table of settings"),
+    (lambda f: (f / "config.json").write_text((f / "config.json").read_text(encoding="utf-8").replace(": 26,", ": 20,"),
+        encoding="utf-8"), "at most 20 tokens"),
 ])  # fmt: skip
 def test_bad_checkpoints_are_refused_at_once(damage: Callable[[Path], object], line: str, checkpoint: Path,
                                              tmp_path: Path) -> None:  # fmt: skip
@@ -228,7 +229,7 @@ def test_a_run_from_a_checkpoint_with_an_adapter(checkpoint: Path, tmp_path: Pat
     before, after = (hf.load(f).state_dict() for f in (checkpoint, final(tmp_path / "run", "sft")))
     assert {k for k in after if torch.equal(before[k], after[k])} == {"model.embed_tokens.weight"}
     rl = final(tmp_path / "run", "rl")
-    assert json.loads((rl / adapt.FOLDER / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+    assert json.loads((rl / adapt.FOLDER / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"] == str(
         final(tmp_path / "run", "sft").resolve())  # fmt: skip
     changed = {k.split(".")[-2] for k, v in hf.load(rl).state_dict().items() if not torch.equal(v, after[k])}
     assert changed == {"q_proj", "down_proj"}
@@ -258,6 +259,6 @@ def test_a_run_through_transformers(gpt2: Path, tmp_path: Path) -> None:
     assert measured.code == 0, measured.err
     (mine,) = [e for e in lines(tmp_path / "run" / "stages" / "rl" / "evaluations.jsonl")
                if e["last"] and e["decode"] == "greedy" and e["opponent"] == "random"]  # fmt: skip
-    assert json.loads((tmp_path / "m.json").read_text())[0]["items"] == mine["items"]
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))[0]["items"] == mine["items"]
     outside = forked("eval", gpt2, "--recipe", TINY, "--prompts", 4, "--opponent", "random", cwd=tmp_path)
     assert outside.code == 0, outside.err

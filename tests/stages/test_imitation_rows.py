@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from outdo import recipe
 from outdo.system import files, randomness
 from outdo.tasks.chess import vocabulary
-from outdo.text import unseen
+from outdo.text import heldout
 from outdo.text.rows import Feed, load
 
 CONTEXT = 26  # of the tiny recipe's model
@@ -36,14 +36,14 @@ def data() -> Path:
         prompt, answer = (" ".join(rng.choices(words, k=k)) for k in (40 if i % 10 == 3 else 5, rng.randint(1, 40)))
         rows.append({"prompt": prompt, "completion": " " + answer})
     file = SCRATCH / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
 
 def argv(folder: Path, *options: str) -> list[object]:
     """The tiny recipe's imitation alone, on the data."""
     file = SCRATCH / "rows.toml"
-    file.write_text(TINY.read_text().partition("[stage.rl]")[0])
+    file.write_text(TINY.read_text(encoding="utf-8").partition("[stage.rl]")[0], encoding="utf-8")
     options = (f"stage.sft.data='{data()}'", "evaluation.prompts=4", *options)
     return ["run", file, *(part for option in options for part in ("--set", option)), "--out", folder]
 
@@ -67,8 +67,8 @@ def tokens(row: dict[str, str]) -> tuple[int, int, int]:
 def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
     """Against the rows of the file themselves: numbers of metrics.jsonl and of the ledger."""
     folder = undisturbed() / "stages" / "sft"
-    rows = [json.loads(line) for line in data().read_text().splitlines()]
-    base, held = randomness.key(0, "sft"), unseen.by_hash(rows, 0.05)
+    rows = [json.loads(line) for line in data().read_text(encoding="utf-8").splitlines()]
+    base, held = randomness.key(0, "sft"), heldout.by_hash(rows, 0.05)
     seen = [i for i in range(ROWS) if i not in held]
     position = 0
     metrics, bills = lines(folder / "metrics.jsonl"), [e for e in lines(folder / "ledger.jsonl") if e["what"] == "train"]
@@ -95,7 +95,7 @@ def test_every_step_trains_on_its_rows_and_counts_the_rest() -> None:
 def test_the_loss_on_the_rows_that_never_train() -> None:
     """At the start and every evaluation point; the last is transformers' own loss of the checkpoint on these rows."""
     folder = undisturbed()
-    rows = unseen.by_hash([json.loads(line) for line in data().read_text().splitlines()], 0.05)
+    rows = heldout.by_hash([json.loads(line) for line in data().read_text(encoding="utf-8").splitlines()], 0.05)
     able = [row for row in rows.values() if tokens(row)[1]]
     found = [e for e in lines(folder / "stages" / "sft" / "evaluations.jsonl") if e["decode"] == "loss"]
     assert [(e["point"], e["last"], e["n"]) for e in found] == [(p, p == 2, len(able)) for p in range(3)] and len(able) > 1
@@ -110,7 +110,7 @@ def test_the_loss_on_the_rows_that_never_train() -> None:
     (stage,) = files.read_json(folder / "summary.json")["losses"]
     assert stage["stage"] == "sft" and stage["value"] == found[-1]["value"] and stage["tokens"] == sum(tokens(r)[1] for r in able)
     assert stage["change"]["value"] == pytest.approx(found[-1]["value"] - found[0]["value"]) and stage["change"]["value"] < 0
-    assert "Held-out loss" in (folder / "report.html").read_text()
+    assert "Held-out loss" in (folder / "report.html").read_text(encoding="utf-8")
     compared = forked("compare", folder, cwd=SCRATCH)
     assert compared.code == 0, compared.err
     assert "Loss on held-out rows" in compared.out and f" {stage['value']:.3f} " in compared.out
@@ -119,13 +119,13 @@ def test_the_loss_on_the_rows_that_never_train() -> None:
 @pytest.mark.slow
 def test_pretraining_takes_every_token(tmp_path: Path) -> None:
     pretrain = {"kind": "pretrain", "steps": 1, "episodes": 200, "data": str(data()), "max_tokens": 20, "heldout": 0.0}
-    text = TINY.read_text().partition("[stage.sft]")[0] + "".join(
+    text = TINY.read_text(encoding="utf-8").partition("[stage.sft]")[0] + "".join(
         [f"[stage.pretrain]\n{''.join(f'{k} = {json.dumps(v)}' + chr(10) for k, v in pretrain.items())}"])  # fmt: skip
-    (tmp_path / "r.toml").write_text(text)
+    (tmp_path / "r.toml").write_text(text, encoding="utf-8")
     done = forked("run", "r.toml", "--out", "run", cwd=tmp_path)
     assert done.code == 0, done.err
     (line,) = lines(tmp_path / "run" / "stages" / "pretrain" / "metrics.jsonl")
-    rows = [json.loads(line) for line in data().read_text().splitlines()]
+    rows = [json.loads(line) for line in data().read_text(encoding="utf-8").splitlines()]
     longest = [min(20, 2 + len((row["prompt"] + row["completion"]).split())) for row in rows]
     assert line["trained_tokens"] == 4 * sum(n - 1 for n in longest) and line["dropped"] == 0
     assert recipe.load(tmp_path / "run" / "recipe.toml").stage["pretrain"].model_dump()["data"] == str(data())
@@ -154,7 +154,7 @@ def test_killed_at_random_file_operations(options: tuple[str, ...], tmp_path: Pa
     assert forked(*command, cwd=tmp_path).code == 0
     mine, theirs = folder / "stages" / "sft", undisturbed(*options) / "stages" / "sft"
     for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl"):
-        assert (mine / name).read_text() == (theirs / name).read_text(), name
+        assert (mine / name).read_text(encoding="utf-8") == (theirs / name).read_text(encoding="utf-8"), name
     assert weights(folder, "sft") == weights(undisturbed(*options), "sft")
     assert kept(folder, "sft", "train") == kept(undisturbed(*options), "sft", "train")
     assert redone(folder, "sft") > 0
@@ -177,8 +177,8 @@ def test_a_stream_is_shuffled_like_the_sequence_when_one_window_holds_it() -> No
     (("stage.sft.data='chat.jsonl'",), "HERE/chat.jsonl, row 0: the tokenizer has no chat template"),
 ])  # fmt: skip
 def test_bad_input(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"question": "q"}\n')
-    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "assistant", "content": "a"}]}\n')
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"question": "q"}\n', encoding="utf-8")
+    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "assistant", "content": "a"}]}\n', encoding="utf-8")
     done = forked(*argv(tmp_path / "run", *options), cwd=tmp_path)
     assert done.code == 2 and done.err.count("\n") == 1
     assert done.err.startswith("outdo: error: " + said.replace("DATA", str(data())).replace("HERE", str(tmp_path)))
@@ -187,8 +187,8 @@ def test_bad_input(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bad_row_later_on_ends_the_run_with_its_number(tmp_path: Path) -> None:
-    rows = data().read_text().splitlines()
-    (tmp_path / "rows.jsonl").write_text("\n".join([*(rows * 2)[:80], '{"question": "Kc3"}']))
+    rows = data().read_text(encoding="utf-8").splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join([*(rows * 2)[:80], '{"question": "Kc3"}']), encoding="utf-8")
     done = forked(*argv(tmp_path / "run", "stage.sft.data='rows.jsonl'"), cwd=tmp_path)
     assert done.code == 2
     assert "rows.jsonl, row 80" in done.err and "Traceback" not in done.err

@@ -26,7 +26,7 @@ optimizer = { lr = 1e-2 }
 @pytest.mark.slow
 def test_the_gap_is_that_of_the_first_minibatch(tmp_path: Path) -> None:
     """Before it, sampler and trainer have the same weights; after it they have not, and at this rate one sees it."""
-    (tmp_path / "r.toml").write_text(TINY.read_text().partition("[stage.rl]")[0] + STAGE)
+    (tmp_path / "r.toml").write_text(TINY.read_text(encoding="utf-8").partition("[stage.rl]")[0] + STAGE, encoding="utf-8")
     done = forked("run", "r.toml", "--out", "run", cwd=tmp_path)
     assert done.code == 0, done.err
     metrics = lines(tmp_path / "run" / "stages" / "rejection" / "metrics.jsonl")

@@ -43,7 +43,7 @@ def test_a_tracker_that_fails_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "packages" / "trackio.py").write_text(
         "def init(**options):\n    pass\n"
         "def log(values, step):\n    if step == 3: raise ConnectionError('no\\nnetwork')\n"
-        "def finish():\n    pass\n")  # fmt: skip
+        "def finish():\n    pass\n", encoding="utf-8")  # fmt: skip
     done = outdo("run", TINY, "--out", "run", "--set", 'trackers=["trackio"]', cwd=tmp_path,
                  **with_packages(tmp_path / "packages"))
     warning = "outdo: warning: trackio is left alone from here on (ConnectionError: no network); the run folder has everything\n"

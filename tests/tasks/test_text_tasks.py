@@ -77,11 +77,11 @@ def test_splits_share_no_prompt_and_stay_when_data_grows(tokenizer: PreTrainedTo
     def texts(task: Dataset, split: str, n: int) -> list[str]:
         return [str(p.row["prompt"]) for p in task.prompts(split, n, 3)]
 
-    task = bound(tokenizer, [*ROWS, *ROWS])
+    task = bound(tokenizer, [*ROWS, *ROWS], validation=0.1)
     seen = {s: set(texts(task, s, n)) for s, n in zip(SPLITS, (600, 10, 20), strict=True)}
     assert all(not seen[a] & seen[b] for a in SPLITS for b in SPLITS if a < b)
     assert 120 < len(seen["train"]) < 180 and len(seen["heldout"]) > 5
-    fewer = bound(tokenizer, ROWS[:100])
+    fewer = bound(tokenizer, ROWS[:100], validation=0.1)
     assert set(texts(fewer, "train", 300)) <= seen["train"]
 
 
@@ -114,9 +114,9 @@ def test_long_prompts_are_dropped_and_counted(tokenizer: PreTrainedTokenizerBase
 def test_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     datasets = pytest.importorskip("datasets")
     lines, table, listed = tmp_path / "a.jsonl", tmp_path / "a.csv", tmp_path / "a.json"
-    lines.write_text("".join(json.dumps(r) + "\n\n" for r in ROWS))
-    listed.write_text(json.dumps(ROWS))
-    table.write_text("prompt,answer\n" + "".join(f"{r['prompt']},{r['answer']}\n" for r in ROWS))
+    lines.write_text("".join(json.dumps(r) + "\n\n" for r in ROWS), encoding="utf-8")
+    listed.write_text(json.dumps(ROWS), encoding="utf-8")
+    table.write_text("prompt,answer\n" + "".join(f"{r['prompt']},{r['answer']}\n" for r in ROWS), encoding="utf-8")
     made = datasets.Dataset.from_list(ROWS)
     made.to_parquet(tmp_path / "a.parquet")
     want = [p.row for p in bound(tokenizer).prompts("train", 9, 0)]
@@ -134,7 +134,8 @@ def test_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         (None, {"data": "nowhere.jsonl"}, "train", 1, "data 'nowhere.jsonl' does not exist"),
         (ROWS, {}, "trian", 1, "split 'trian': task dataset has no such split; did you mean 'train'"),
         (ROWS, {}, "heldout", 1000, r"split 'heldout' has \d+ prompts.*set evaluation.prompts = \d+ or less"),
-        (ROWS[:2], {}, "heldout", 1, "has none of the 2 rows; add rows"),
+        (ROWS[:2], {}, "heldout", 1, "has none of the 2 rows; fewer than 10 rows all train"),
+        ([{**r, "prompt": "Same?"} for r in ROWS], {}, "heldout", 1, "all rows have the same prompt"),
         ([{"prompt": [{"role": "user"}]}], {"heldout": 0.0}, "train", 1, "the chat template cannot render a conversation of"),
     ],
 )
@@ -147,7 +148,7 @@ def test_bad_data(tokenizer: PreTrainedTokenizerBase, rows: Any, options: dict[s
 def test_damaged_files(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     for name, text, message in (("a.jsonl", '{"prompt": "x"}\n{"pro', "line 2 is not JSON"), ("b.jsonl", "3\n", "is not a JSON"),
                                 ("c.parquet", "no", "cannot be read")):  # fmt: skip
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             bound(tokenizer, None, data=str(tmp_path / name)).prompts("train", 1, 0)
 

@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def jsonl(rows: List, folder: Path, name: str = "rows.jsonl") -> Path:
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n", encoding="utf-8")
     return folder / name
 
 
@@ -186,7 +186,7 @@ def test_a_stream_holds_one_window_at_a_time() -> None:
     ("rows.jsonl", b"", "data '{path}' has no rows; give data with at least one"),
     ("rows.json", b"[]", "data '{path}' has no rows"),
     ("rows.csv", b"text\n", "data '{path}' has no rows"),
-    ("rows.txt", b"hello", "data '{path}' has an unknown ending; known are .jsonl, .ndjson, .json, .csv, .parquet"),
+    ("rows.xls", b"hello", "data '{path}' has an unknown ending; known are .jsonl, .ndjson, .json, .csv, .parquet, .txt"),
     ("rows.jsonl", b'{"text": "a"}\n{"text": "b"\n', "data file '{path}' cannot be read (line 2 is not JSON: "),
     ("rows.jsonl", b'{"text": "a"}\n[1]\n', "data file '{path}' cannot be read (line 2 is not a JSON object)"),
     ("rows.jsonl", b'{"text": "\xff"}\n', "data file '{path}' cannot be read ('utf-8' codec can't decode"),
@@ -194,7 +194,7 @@ def test_a_stream_holds_one_window_at_a_time() -> None:
     ("rows.json", b'[{"text": "a"}, 3]', "data file '{path}' cannot be read (its list holds something other than objects)"),
     ("rows.json", b'[{"text": "a"},', "data file '{path}' cannot be read ("),
     ("rows.csv", b'prompt,completion\na,b\nc\n', "data file '{path}' cannot be read (line 3 has not as many cells as"),
-    ("rows.csv", b"prompt,label\na,perhaps\n", "data file '{path}' cannot be read (line 2: column label is not JSON: "),
+    ("rows.csv", b"prompt,labels\na,perhaps\n", "data file '{path}' cannot be read (line 2: column labels is not JSON: "),
     ("rows.csv", b'text\n"never closed\n', "data file '{path}' cannot be read ("),
     ("rows.parquet", b"PAR1 but not really", "data file '{path}' cannot be read ("),
 ])  # fmt: skip
@@ -232,7 +232,7 @@ def test_a_folder_without_data(tmp_path: Path) -> None:
 
 def test_a_damaged_saved_folder(tmp_path: Path) -> None:
     folder = saved([{"text": "a"}], tmp_path)
-    (folder / "state.json").write_text("{")
+    (folder / "state.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read"):
         load(folder)
 

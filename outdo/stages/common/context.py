@@ -19,6 +19,7 @@ from outdo.recipe import Recipe
 from outdo.stages.base import Given
 from outdo.system.user_code import handling
 from outdo.tasks.base import Task
+from outdo.text.overlap import Withheld
 from outdo.types import IntArray, Prompt
 
 Show = Callable[[str, float, str], None]  # (stage, share of its budget done, message)
@@ -38,6 +39,7 @@ class Run:
     dtype: torch.dtype
     show: Show
     heldout: list[Prompt]  # the evaluation's prompts
+    withheld: Withheld  # all prompts that the task measures on: rows of data with these do not train
     further: dict[str, list[Prompt]] = field(default_factory=dict)  # the evaluation's prompts of further splits, by split
     corpus: forgetting.Corpus | None = None  # None: forgetting is not measured
     pairs: list[tuple[IntArray, IntArray]] = field(default_factory=list)  # for the judging test; empty if the task has none
@@ -47,7 +49,7 @@ class Run:
 
 @contextmanager
 def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets the running step finish and be saved; the second stops at once."""
+    """The first Ctrl-C (or SIGTERM, or a closed terminal) lets the running step finish and be saved; the second stops at once."""
 
     def handle(signum: int, frame: Any) -> None:
         del signum, frame
@@ -57,5 +59,5 @@ def stop_gently(run: Run, announce: bool = True) -> Iterator[None]:
         if announce:  # print is not safe here: it may be the very call that the signal interrupted
             os.write(2, b"\noutdo: finishing and saving this step; Ctrl-C again stops at once\n")
 
-    with handling(handle, signal.SIGINT, signal.SIGTERM):
+    with handling(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield

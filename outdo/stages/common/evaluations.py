@@ -95,7 +95,7 @@ class Evaluations:
         judging = Usage(judge_flops=loop.judge.spent_flops() + self.run.gold.spent_flops())
         loop.ledger.book(loop.step, "evaluate", m.usage + judging, loop.clock.read())
         against = ("" if opponent == "none" else f" vs {opponent}") + ("" if main else f", {split}")
-        self.run.show(loop.name, loop.spent, f"{decode} {m.value:.1%}{against}")
+        self.run.show(loop.name, loop.spent, f"{decode} {f'{m.value:.1%}' if m.share else f'{m.value:.3g}'}{against}")
         return m
 
     def _inherited(self) -> list[dict[str, Any]]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from outdo.errors import check
 from outdo.recipe import Recipe, StageConfig
-from outdo.stages.base import Given, Stage, check_known
+from outdo.stages.base import DataChecks, Given, Stage, check_known
 from outdo.system import randomness
-from outdo.text import rows, unseen
+from outdo.text import heldout, rows
+from outdo.text.shapes import shape_of
 from outdo.types import Sample, Trajectory, Usage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from outdo.stages.common.estimates import Estimates, StepCost
     from outdo.stages.common.loop import Loop
     from outdo.tasks.base import Task
@@ -36,6 +35,10 @@ class ImitationConfig(StageConfig):
     train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train; of rows: answers or everything
     data: str | None = None  # rows instead of a player: a file, a folder or a hub id (org/name, org/name:config)
     data_split: str = "train"  # of data that has several
+    columns: dict[str, str] = Field(default_factory=dict)  # our column = the data's: { prompt = "text", completion = "class" }
+    documents: Literal["paragraphs", "file"] = "paragraphs"  # what a row is in a .txt file: between empty lines, or all of it
+    epochs: int = Field(default=1, ge=1)  # passes over the rows, where neither steps nor flops end the stage
+    truncate: Literal["cut", "drop", "error"] = "cut"  # rows that are longer than max_tokens
     stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
     # Rows with several answers: one text each ("together"), one for each answer, rendered as at inference ("apart"), or "apart"
     # only where the chat template drops earlier thoughts ("auto").
@@ -48,6 +51,11 @@ class ImitationConfig(StageConfig):
     def tries_task(self) -> bool:
         """Rows of data leave the task alone."""
         return self.data is None
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Rows of data are passed over `epochs` times."""
+        return self.data is not None and not self.stream
 
 
 class Imitation(Stage):
@@ -68,15 +76,49 @@ class Imitation(Stage):
         if config.random_moves > 0.0:
             task.play(config.player, [], np.zeros(0, np.int64), None, config.random_moves)  # it says that it cannot
 
-    def check_data(self, tokenizer: PreTrainedTokenizerBase, context: int, given: Given) -> None:
+    def check_data(self, data: DataChecks) -> dict[str, Any]:
         """The first rows of the data, and of the held-out data, must render to something that trains."""
-        from outdo.text import render  # seconds of imports
+        from outdo.text import chat, render  # seconds of imports
 
         config: ImitationConfig = self.config
-        if config.data is not None:
-            render.preview(config, tokenizer, context, given=given.rows)
-            if config.heldout_data is not None:
-                render.preview(unseen.source(config), tokenizer, context, given=given.heldout_rows)
+        if config.data is None:
+            return {}
+        rendered = render.preview(config, data.tokenizer, data.context, given=data.given.rows)
+        if config.heldout_data is not None:
+            render.preview(heldout.source(config), data.tokenizer, data.context, given=data.given.heldout_rows)
+        cut = sum(r.cut_tokens > 0 for r in rendered) / len(rendered)
+        check(config.truncate != "error" or not cut, f"{config.data}: {cut:.0%} of the first {len(rendered)} rows have more than "
+              f"{data.context} tokens and truncate = 'error'; raise max_tokens, or choose truncate = 'cut' or 'drop'")
+        if cut:
+            verb = "are cut" if config.truncate == "cut" else "are left out"
+            idle = sum(not r.trained_tokens for r in rendered) / len(rendered)
+            more = f"; {idle:.0%} have no token left to train on and are left out" if idle else ""
+            data.note(f"{cut:.0%} of the first {len(rendered)} rows are longer than the model reads and {verb}{more}")
+        if chat.never_ends(data.tokenizer) and "messages" in shape_of(self._first(data.given)).value:
+            data.note(chat.NEVER_ENDS)
+        return self._length(data)
+
+    def _first(self, given: Given) -> rows.Row:
+        config: ImitationConfig = self.config
+        return rows.first(config.data if given.rows is None else given.rows, 1, config.data_split, config.stream, config.columns,
+                          config.documents)[0]
+
+    def _length(self, data: DataChecks) -> dict[str, Any]:
+        """How many steps the passes over the rows take; rows that the task measures on are found and told."""
+        config: ImitationConfig = self.config
+        if config.stream:
+            return {}
+        loaded = load_rows(config, data.given)
+        measured, theirs = heldout.choose(config, loaded, data.given.heldout_rows)
+        left = [row for i, row in enumerate(loaded) if not (theirs and i in measured)]
+        withheld = sum(data.withheld.holds(row) for row in left) if data.withheld else 0
+        if withheld:
+            data.note(f"{withheld:,} of {len(left):,} rows are left out: their prompts are measured on (held out by the task)")
+        check(withheld < len(left), f"{config.data}: the task measures on the prompts of all {len(left)} rows, so none "
+              "may train; give other rows, or hold out fewer (task.heldout)")
+        if config.steps is not None or data.flops is not None:
+            return {}
+        return {"steps": -(-(len(left) - withheld) * config.epochs // config.episodes)}
 
     def kept(self, loop: Loop, episodes: list[Trajectory]) -> list[Trajectory]:
         """The episodes that are imitated: all of them."""
@@ -133,24 +175,35 @@ def imitate_rows(loop: Loop) -> None:
     from outdo.text import render  # seconds of imports
 
     config: ImitationConfig = loop.config
-    given = loop.run.given.rows
-    data = rows.load(config.data, config.data_split, config.stream) if given is None else given
+    data = load_rows(config, loop.run.given)
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
-    measured, theirs = unseen.choose(config, data, loop.run.given.heldout_rows)
+    measured, theirs = heldout.choose(config, data, loop.run.given.heldout_rows)
     source = config.data if theirs else config.heldout_data
     shown = [r for i, row in measured.items() for r in renderer(row, f"{source}, row {i}")]
     loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
-    feed = rows.Feed(data, loop.seed, skip=measured if theirs else ())
+    withheld = loop.run.withheld
+    feed = rows.Feed(data, loop.seed, skip=measured if theirs else (), leave_out=withheld.holds if withheld else None)
+    # Whole passes end with a smaller batch; any other number of steps goes round and round.
+    whole = 0 if config.stream else len(feed) * config.epochs
+    last = whole if config.steps == -(-whole // config.episodes) else None
     for step in loop.steps():
-        numbered = feed.take(step * config.episodes, config.episodes)
+        start = step * config.episodes
+        numbered = feed.take(start, config.episodes if last is None else min(config.episodes, last - start))
         rendered = [r for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
-        kept = [r for r in rendered if r.trained_tokens]
+        kept = [r for r in rendered if r.trained_tokens and not (r.cut_tokens and config.truncate == "drop")]
         wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r in kept)
         usage = Usage(discarded_tokens=wasted + sum(r.cut_tokens for r in rendered), episodes=len(rendered))
         counts = {"episodes": float(len(kept)), "dropped": float(len(rendered) - len(kept)),
                   "truncated": float(sum(r.cut_tokens > 0 for r in rendered))}
         metrics, spent = loop.train([r.sample() for r in kept]) if kept else ({}, Usage())
         loop.book(usage + spent, {**metrics, **counts})
+
+
+def load_rows(config: ImitationConfig, given: Given) -> rows.Rows:
+    """The rows that a stage imitates: those from Python, or its data."""
+    if given.rows is not None:
+        return given.rows
+    return rows.load(config.data, config.data_split, config.stream, config.columns, config.documents)
 
 
 def demonstration(t: Trajectory, train_on: str) -> Sample:

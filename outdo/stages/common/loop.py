@@ -29,7 +29,7 @@ from outdo.stages.base import Stage
 from outdo.stages.common import saving
 from outdo.stages.common.context import Run
 from outdo.stages.common.evaluations import Evaluations
-from outdo.system import files, randomness
+from outdo.system import files, progress, randomness
 from outdo.system.trackers import Trackers
 from outdo.training.optimizer import Optimizer, lr_scale
 from outdo.training.step import NonFiniteError, Trainer
@@ -50,14 +50,15 @@ class Loop:
         self._build(model)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = make_judge(own) if own else run.judge
+        self._status = ""  # of the last step, for the progress display
         self.heldout_rows: Sequence[Sample] = ()  # of rows of data: what the loss is measured on
         self._rollout_func = self._chosen_rollout()
         self.clock = Clock.start()
         self._updating = {"wall_s": 0.0, "cpu_s": 0.0}  # since the last entry in the ledger
         self.checkpoints = saving.Checkpoints(self)
-        progress = saving.resume(self)
-        self.step = progress.step
-        self.evaluations = Evaluations(self, progress.evaluated)
+        before = saving.resume(self)
+        self.step = before.step
+        self.evaluations = Evaluations(self, before.evaluated)
         self.trackers = Trackers(run.recipe.trackers, run.recipe.model_dump(mode="json"), run.folder, name, self.step)
 
     def _build(self, model: LanguageModel) -> None:
@@ -108,7 +109,7 @@ class Loop:
 
     def _between_steps(self) -> None:
         self.evaluations.when_due(self.spent)
-        self.run.show(self.name, self.spent, "")
+        self.run.show(self.name, self.spent, self._status)
         interrupted = self.run.interrupted  # read once: whoever stops here has been saved
         if (self.checkpoints.due and self.spent < 1.0) or interrupted:
             self.checkpoints.write()
@@ -146,6 +147,8 @@ class Loop:
         self.ledger.book(self.step, "train", usage, measured)
         self._updating = dict.fromkeys(self._updating, 0.0)
         line = {"step": self.step, "flops": self.ledger.train.flops, **{k: float(v) for k, v in metrics.items()}}
+        known = [f"{key} {line[key]:.3g}" for key in ("loss", "reward") if key in line]
+        self._status = progress.STATUS + "  ".join([f"step {self.step + 1}", *known])
         files.append_line(self.folder / "metrics.jsonl", line)
         self.trackers.log(self.step, line)
 

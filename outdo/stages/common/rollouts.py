@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +18,7 @@ from outdo.evaluation.measure import part_means
 from outdo.judges.base import make_judge
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe, StageConfig
-from outdo.stages.base import Given, Stage, check_known
+from outdo.stages.base import DataChecks, Given, Stage, check_known
 from outdo.system import randomness
 from outdo.types import LARGEST_SCORE, Group, Prompt, Sample, Trajectory, Usage
 
@@ -43,7 +43,18 @@ class RolloutConfig(StageConfig):
     rollout: str | None = None  # who generates, in place of the engine: TRL's rollout_func as "my_rollouts.py:name"
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
+    # Where neither steps nor flops end the stage: one pass over the training prompts, at least 20 and at most 200 steps.
+    stop_on_collapse: bool = False  # end the run if the reward collapses or no group differs any more (default: a warning)
     allow_no_signal: bool = False  # start even if the pre-flight check finds no learning signal
+
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """The number of steps follows from the number of prompts."""
+        return True
+
+
+_FEWEST_STEPS, _MOST_STEPS = 20, 200  # where they follow from the prompts
 
 
 class Rollouts(Stage):
@@ -68,6 +79,15 @@ class Rollouts(Stage):
         check(config.group_size <= recipe.slots, f"stage.{name}.group_size = {config.group_size} does not fit into "
               f"slots = {recipe.slots}; raise slots or lower group_size")
         make_algorithm(self.algorithm())
+
+    def check_data(self, data: DataChecks) -> dict[str, Any]:
+        """One pass over the training prompts, within limits, unless the recipe says how long."""
+        config: RolloutConfig = self.config
+        if config.steps is not None or data.flops is not None:
+            return {}
+        size = data.task.size(config.split) or None
+        steps = _MOST_STEPS if size is None else -(-size // config.prompts)
+        return {"steps": min(max(steps, _FEWEST_STEPS), _MOST_STEPS)}
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Sampling all, training on the share that is kept."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from outdo.errors import check
 from outdo.models import hf
 from outdo.system import files
 from outdo.training import checkpoint
@@ -13,6 +15,10 @@ from outdo.types import Usage
 
 if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
+
+
+WRITTEN = "written.json"  # checksums of the checkpoint, and how long the stage's journals were
+_JOURNALS = ("metrics.jsonl", "ledger.jsonl", "evaluations.jsonl")
 
 
 class Checkpoints:
@@ -35,7 +41,9 @@ class Checkpoints:
 
         def fill(folder: Path) -> None:
             hf.save(loop.model, loop.run.tokenizer, folder)
-            checkpoint.save(loop.trainer, progress, folder)
+            checkpoint.save(loop.trainer, progress, folder, final)
+            sums = {f.name: files.sha256(f) for f in sorted(folder.glob("*")) if f.suffix in (".safetensors", ".pt")}
+            files.write_json(folder / WRITTEN, {"sha256": sums, "lines": _lines(loop.folder)})
 
         if not target.exists():  # interrupted right after the last step: saved already, the weights have not moved since
             files.write_folder(target, fill)
@@ -43,7 +51,8 @@ class Checkpoints:
             if old != target:
                 files.remove_folder(old)
         if final:
-            files.write_json(loop.folder / "done.json", {"step": loop.step, "checkpoint": f"checkpoints/{loop.step}"})
+            done = {"step": loop.step, "checkpoint": f"checkpoints/{loop.step}", "options": options_of(loop.config)}
+            files.write_json(loop.folder / "done.json", done)
         loop.ledger.book(loop.step, "checkpoint", Usage(), loop.clock.read())
         self._last_s = loop.clock.wall
 
@@ -54,6 +63,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
     found = _complete(loop.folder)
     progress = checkpoint.Progress(0, 0)
     if found:
+        _check_whole(loop.folder, found[-1])
         hf.load_weights(loop.model, found[-1])
         progress = checkpoint.load(loop.trainer, found[-1])
     # Whatever was written after the checkpoint will be written again, to the bit.
@@ -65,6 +75,30 @@ def resume(loop: Loop) -> checkpoint.Progress:
     files.keep_lines(loop.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
     loop.ledger.rewind(progress.step if found else -1)
     return progress
+
+
+def options_of(config: Any) -> dict[str, Any]:
+    """A stage's options as plain data."""
+    return json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))  # type: ignore[no-any-return]
+
+
+def _lines(folder: Path) -> dict[str, int]:
+    return {name: files.count_lines(folder / name) for name in _JOURNALS}
+
+
+def _check_whole(folder: Path, found: Path) -> None:
+    """The checkpoint is as it was written, and the stage's journals still hold what it stands on. Raises UserError."""
+    if not (found / WRITTEN).exists():
+        return
+    written = files.read_json(found / WRITTEN)
+    for name, want in written["sha256"].items():
+        file = found / name
+        check(file.is_file() and files.sha256(file) == want, f"checkpoint file {str(file)!r} is not as it was written; it is "
+              f"damaged: restore it from a copy, or delete {found} to go back to the stage's start")
+    for name, want in written["lines"].items():
+        have = files.count_lines(folder / name)
+        check(have >= want, f"{folder / name} has {have} of the {want} lines that the checkpoint {found.name} stands on; restore "
+              f"it from a copy, or delete {folder} to run the stage again")
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from outdo.system import randomness
 from outdo.tasks.base import Episodes, Options, Task
 from outdo.text import chat
 from outdo.text.chat import Messages
+from outdo.text.overlap import words_of
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory
 
 
@@ -38,13 +39,35 @@ class TextTask(Task):
 
     def __init__(self, config: TextOptions) -> None:
         self.config = config
-        self.turn_tokens = config.max_new_tokens
-        self.max_tokens = config.max_prompt_tokens + config.max_new_tokens
+        self._measure()
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See `Task.bind`."""
         self._tokenizer, self.stop_ids = tokenizer, chat.stop_ids(tokenizer)
+
+    def fit(self, context: int) -> None:
+        """See `Task.fit`: replies and prompts get shorter, in this order, but not what the options name."""
+        over, changed = self.max_tokens - context, {}
+        for key, least in (("max_new_tokens", 16), ("max_prompt_tokens", 32)):
+            value = getattr(self.config, key)
+            if over > 0 and key not in self.config.model_fields_set and value > least:
+                changed[key] = max(least, value - over, value // 2 if key == "max_new_tokens" else least)
+                over -= value - changed[key]
+        self._set(changed)
+
+    def _set(self, options: Mapping[str, Any]) -> None:
+        """Change options that follow from the model or the data."""
+        if options:
+            named = self.config.model_fields_set
+            self.config = self.config.model_copy(update=dict(options))
+            self.config.model_fields_set.intersection_update(named)  # still open to `fit`
+            self._measure()
+
+    def _measure(self) -> None:
+        """How long turns and episodes may get."""
+        self.turn_tokens = self.config.max_new_tokens
+        self.max_tokens = self.config.max_prompt_tokens + self.config.max_new_tokens
 
     @property
     def one_reply(self) -> bool:
@@ -81,6 +104,10 @@ class TextTask(Task):
             row = self.row(split, seed, number)
             out.append(Prompt(f"{split}/{seed}/{number}", self.encode(row), row))
         return out
+
+    def withheld(self, split: str, n: int) -> list[str]:
+        """See `Task.withheld`."""
+        return [words_of(p.row["prompt"]) for p in self.prompts(split, n, 0)]
 
     def encode(self, row: Mapping[str, Any]) -> IntArray:
         """Token ids of a row's prompt, as the model will read it: with the tools that it may call and the row's own columns
