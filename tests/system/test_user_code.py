@@ -181,13 +181,13 @@ def test_modules_beside_a_file_can_be_imported(tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = tmp_path / name
         (folder / "graders").mkdir(parents=True)
-        (folder / "helpers.py").write_text(f"WHOSE = '{name}'\n")
-        (folder / "graders" / "__init__.py").write_text("")
-        (folder / "graders" / "exact.py").write_text("from helpers import WHOSE\nNAME = 'graders of ' + WHOSE\n")
-        (folder / f"only_{name}.py").write_text(f"LATE = 'late {name}'\n")
+        (folder / "helpers.py").write_text(f"WHOSE = '{name}'\n", encoding="utf-8")
+        (folder / "graders" / "__init__.py").write_text("", encoding="utf-8")
+        (folder / "graders" / "exact.py").write_text("from helpers import WHOSE\nNAME = 'graders of ' + WHOSE\n", encoding="utf-8")
+        (folder / f"only_{name}.py").write_text(f"LATE = 'late {name}'\n", encoding="utf-8")
         (folder / "rewards.py").write_text("import helpers\nfrom graders.exact import NAME\n"
                                            "def whose():\n    return helpers.WHOSE, NAME\n"
-                                           f"def late():\n    import only_{name}\n    return only_{name}.LATE\n")
+                                           f"def late():\n    import only_{name}\n    return only_{name}.LATE\n", encoding="utf-8")
     path = list(sys.path)
     try:
         found = {name: [plugins.load(f"{tmp_path / name}/rewards.py:{f}") for f in ("whose", "late")] for name in ("a", "b", "a")}
@@ -205,7 +205,7 @@ def test_modules_beside_a_file_can_be_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "exit()", "import os; os._exit(0)", "1 / 0", "import no_such_module",
                                   "def f(:"])  # fmt: skip
 def test_a_file_that_cannot_be_loaded_is_one_line(tmp_path: Path, line: str) -> None:
-    (tmp_path / "mine.py").write_text(f"{line}\n")
+    (tmp_path / "mine.py").write_text(f"{line}\n", encoding="utf-8")
     kinds = "SystemExit|ZeroDivision|ModuleNotFound|SyntaxError"
     for load in (lambda: plugins.load(f"{tmp_path}/mine.py:f"), lambda: plugins.find("judges", f"{tmp_path}/mine.py:F", object)):
         with pytest.raises(UserError, match=rf"mine\.py cannot be imported \(({kinds})"):
@@ -214,7 +214,7 @@ def test_a_file_that_cannot_be_loaded_is_one_line(tmp_path: Path, line: str) -> 
 
 def test_loading_changes_nothing_of_the_process(tmp_path: Path) -> None:
     before = process()
-    (tmp_path / "mine.py").write_text("import os, torch\nos.chdir('/')\ntorch.set_grad_enabled(False)\nf = len\n")
+    (tmp_path / "mine.py").write_text("import os, torch\nos.chdir('/')\ntorch.set_grad_enabled(False)\nf = len\n", encoding="utf-8")
     plugins.load(f"{tmp_path}/mine.py:f")
     assert process() == before
     with guarded():
