@@ -27,5 +27,5 @@ def compare(
 
     text = table.markdown(table.gather(runs))
     if markdown is not None:
-        files.write_text(markdown, text, encoding="utf-8")
+        files.write_text(markdown, text)
     common.console().print(Markdown(text))

@@ -66,7 +66,7 @@ def run(
             return
         if resume:
             if force:
-                files.write_text(resume / "recipe.toml", config.to_toml(), encoding="utf-8")
+                files.write_text(resume / "recipe.toml", config.to_toml())
             _work(checked, resume, planned, console)
     if not resume:
         with (lock.new_folder(lambda: new_folder(config, out)) as folder, lock.endings(folder), lock.only_one(folder)):

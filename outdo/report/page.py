@@ -22,7 +22,7 @@ _SCRIPTS = ("page.js", "charts.js", "board.js")
 def build(folder: Path) -> Path:
     """Write report.html into a run folder, finished or not, and return its path. Raises UserError for other folders."""
     target = folder / "report.html"
-    files.write_text(target, render(data.read(folder)), encoding="utf-8")
+    files.write_text(target, render(data.read(folder)))
     return target
 
 

@@ -70,7 +70,7 @@ def begin(checked: Checked, folder: Path, show: Show) -> Run:
     folder = folder.resolve()  # user code may change the working directory
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
-        files.write_text(folder / "recipe.toml", recipe.to_toml(), encoding="utf-8")
+        files.write_text(folder / "recipe.toml", recipe.to_toml())
         origin.write(recipe, folder)
     if not (folder / "environment.json").exists():
         files.write_json(folder / "environment.json", environment.describe(dtype, compute_device(recipe)))

@@ -131,7 +131,8 @@ def test_verl_rows() -> None:
 
 def test_from_a_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("def exact(completions, answer, **kwargs):\n    return [float(c == a) for c, a in zip(completions, answer)]", encoding="utf-8")
+    file.write_text("def exact(completions, answer, **kwargs):\n    return [float(c == a) for c, a in zip(completions, answer)]",
+                                            encoding="utf-8")
 
     def make(**options: Any) -> Judge:
         return plugins.make("judges", Plugin(name="function", **options), Judge)  # type: ignore[type-abstract]

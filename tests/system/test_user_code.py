@@ -183,11 +183,13 @@ def test_modules_beside_a_file_can_be_imported(tmp_path: Path) -> None:
         (folder / "graders").mkdir(parents=True)
         (folder / "helpers.py").write_text(f"WHOSE = '{name}'\n", encoding="utf-8")
         (folder / "graders" / "__init__.py").write_text("", encoding="utf-8")
-        (folder / "graders" / "exact.py").write_text("from helpers import WHOSE\nNAME = 'graders of ' + WHOSE\n", encoding="utf-8")
+        (folder / "graders" / "exact.py").write_text("from helpers import WHOSE\nNAME = 'graders of ' + WHOSE\n",
+                                            encoding="utf-8")
         (folder / f"only_{name}.py").write_text(f"LATE = 'late {name}'\n", encoding="utf-8")
         (folder / "rewards.py").write_text("import helpers\nfrom graders.exact import NAME\n"
                                            "def whose():\n    return helpers.WHOSE, NAME\n"
-                                           f"def late():\n    import only_{name}\n    return only_{name}.LATE\n", encoding="utf-8")
+                                           f"def late():\n    import only_{name}\n    return only_{name}.LATE\n",
+                                            encoding="utf-8")
     path = list(sys.path)
     try:
         found = {name: [plugins.load(f"{tmp_path / name}/rewards.py:{f}") for f in ("whose", "late")] for name in ("a", "b", "a")}
@@ -214,7 +216,8 @@ def test_a_file_that_cannot_be_loaded_is_one_line(tmp_path: Path, line: str) -> 
 
 def test_loading_changes_nothing_of_the_process(tmp_path: Path) -> None:
     before = process()
-    (tmp_path / "mine.py").write_text("import os, torch\nos.chdir('/')\ntorch.set_grad_enabled(False)\nf = len\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text("import os, torch\nos.chdir('/')\ntorch.set_grad_enabled(False)\nf = len\n",
+                                            encoding="utf-8")
     plugins.load(f"{tmp_path}/mine.py:f")
     assert process() == before
     with guarded():

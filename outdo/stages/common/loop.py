@@ -133,7 +133,7 @@ class Loop:
             return self.trainer.step(samples, self.algorithm.loss, scale)
         except NonFiniteError as e:
             kept = self.folder / f"nonfinite_step_{self.step}.jsonl"
-            files.write_text(kept, "".join(_sample_line(s) for s in e.samples), encoding="utf-8")
+            files.write_text(kept, "".join(_sample_line(s) for s in e.samples))
             raise UserError(f"stage {self.name}, step {self.step}: {e}; the weights are untouched and the batch is in "
                             f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
         finally:
