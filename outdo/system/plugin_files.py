@@ -18,12 +18,16 @@ from outdo.errors import check
 from outdo.system.user_code import guarded
 
 _folders: set[str] = set()  # of the files loaded so far
+_loaded: dict[Path, tuple[tuple[int, int], ModuleType]] = {}
 
 
 def load_file(path: Path) -> ModuleType:
-    """The file's module, run anew. Raises UserError if there is no such file, and whatever the file raises."""
+    """The file's module, run once until the file changes. Raises UserError if there is no such file, and what the file raises."""
     check(path.is_file(), f"plug-in file {str(path)!r} does not exist; give a path relative to the current folder")
-    file = path.resolve()
+    file, status = path.resolve(), path.stat()
+    stamp = (status.st_mtime_ns, status.st_size)
+    if file in _loaded and _loaded[file][0] == stamp:  # twice would give functions that nobody can pickle, and two states
+        return _loaded[file][1]
     name = f"outdo_plugin_{path.stem}_{hashlib.blake2b(str(file.parent).encode(), digest_size=4).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -33,6 +37,7 @@ def load_file(path: Path) -> ModuleType:
 
     with guarded(), _neighbours(file.parent):
         spec.loader.exec_module(module)
+    _loaded[file] = (stamp, module)
     return module
 
 
