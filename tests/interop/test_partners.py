@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_who_cannot_answer_has_no_score(tokenizer: PreTrainedTokenizerBase) -> N
     assert info["environment_error"].startswith("ValueError: invalid literal") and info["tool_errors"] == 1
     (score,) = FunctionJudge.of([lambda completions, **kwargs: [1.0]]).score([ended(info)])
     assert score.value is None and "the environment broke: ValueError" in score.reason
+
+
+def test_one_that_ends_the_process_ends_the_conversation(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Leaves(Guess):
+        async def respond(self, messages: Messages) -> Any:
+            sys.exit(0)
+
+    task = bound(tokenizer, ROWS, environment_factory=Leaves)
+    for _ in range(2):  # the event loop that they share goes on, too
+        _, _, info = converse(task, task.prompts("train", 1, 0)[0], ["4"])
+        assert info["environment_error"] == "SystemExit: it called exit(0)"
 
 
 def test_a_cut_reply_is_heard_and_the_last(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,6 +5,7 @@ Run: .venv/bin/python -m pytest tests/rollout/test_custom.py   (about 10 s on on
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -153,3 +154,8 @@ def test_what_it_raises_is_one_line(engine: Any, task: Dataset, prompts: list[Pr
 
     with pytest.raises(UserError, match="rollout function wants_vllm raised AttributeError: outdo's stand-in for the trainer"):
         by(wants_vllm, engine, task, prompts)
+
+
+def test_one_that_ends_the_process_is_one_line(engine: Any, task: Dataset, prompts: list[Prompt]) -> None:
+    with pytest.raises(UserError, match=r"rollout function <lambda> raised SystemExit: it called exit\(0\)"):
+        by(lambda prompts, trainer: sys.exit(0), engine, task, prompts)

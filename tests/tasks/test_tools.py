@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from outdo.errors import UserError
 from outdo.judges.function import FunctionJudge
 from outdo.rollout.episodes import rollout
 from outdo.stages.common.imitation import demonstration
+from outdo.system import user_code
 from outdo.tasks.text import tools
 from outdo.text import chat
 from outdo.types import Finish, Trajectory
@@ -42,6 +45,15 @@ def fail(reason: str) -> str:
         reason: Why.
     """
     raise RuntimeError(reason)
+
+
+def leave(code: int) -> str:
+    """End the process.
+
+    Args:
+        code: Its exit code.
+    """
+    sys.exit(code)
 
 
 class Counter:
@@ -97,7 +109,8 @@ def test_the_tokens_are_the_templates(tokenizer: PreTrainedTokenizerBase) -> Non
     ("said", "want"),
     [
         (call("fail", reason="no luck"), "Error: RuntimeError: no luck"),
-        (call("divide", a=1), "Error: no tool is called 'divide'; there is multiply, fail"),
+        (call("leave", code=0), "Error: SystemExit: it called exit(0)"),
+        (call("divide", a=1), "Error: no tool is called 'divide'; there is multiply, fail, leave"),
         (call("multiply", a=1), "Error: TypeError"),
         ("<tool_call>{not json</tool_call>", "Error: not a call in JSON"),
         ('<tool_call>["multiply"]</tool_call>', "Error: not a call in JSON"),
@@ -105,7 +118,7 @@ def test_the_tokens_are_the_templates(tokenizer: PreTrainedTokenizerBase) -> Non
     ],
 )
 def test_what_goes_wrong_is_observed(tokenizer: PreTrainedTokenizerBase, said: str, want: str) -> None:
-    task = bound(tokenizer, tools=[multiply, fail])
+    task = bound(tokenizer, tools=[multiply, fail, leave])
     _, _, info = converse(task, task.prompts("train", 1, 0)[0], [said, "Oh."])
     assert info["completion"][1]["role"] == "tool" and info["completion"][1]["content"].startswith(want)
     assert info["tool_errors"] == 1
@@ -161,6 +174,38 @@ def test_bad_tools_and_environments(tokenizer: PreTrainedTokenizerBase) -> None:
         task.episodes(task.prompts("train", 1, 0), np.arange(1))
     with pytest.raises(UserError, match=r"environment Counter: reset\(\*\*row\) raised TypeError"):
         bound(tokenizer, environment_factory=Counter).prompts("train", 1, 0)
+
+
+def test_environments_that_end_the_process(tokenizer: PreTrainedTokenizerBase) -> None:
+    class Leaves(Counter):
+        def __init__(self, when: str) -> None:
+            self.when = when
+            self._leave("made")
+
+        def _leave(self, now: str) -> None:
+            if self.when == now:
+                os.chdir("/")
+                sys.exit(0)
+
+        def reset(self, **row: Any) -> None:  # type: ignore[override]
+            self._leave("reset")
+
+        def get_reward(self) -> float:
+            self._leave("paid")
+            return 1.0
+
+    here = os.getcwd()
+    with pytest.raises(UserError, match=r"environment .* cannot be made \(SystemExit: it called exit\(0\)\)"):
+        bound(tokenizer, environment_factory=lambda: Leaves("made"))
+    with pytest.raises(UserError, match=r"reset\(\*\*row\) raised SystemExit: it called exit\(0\)"):
+        bound(tokenizer, environment_factory=lambda: Leaves("reset")).prompts("train", 1, 0)
+    task = bound(tokenizer, environment_factory=lambda: Leaves("paid"))
+    _, _, info = converse(task, task.prompts("train", 1, 0)[0], ["Oh."])
+    assert info["environment_error"] == "SystemExit: it called exit(0)" and os.getcwd() == here
+    user_code._theirs.clear()
+
+
+def test_templates_that_rewrite_the_past(tokenizer: PreTrainedTokenizerBase) -> None:
     rewriting = copy.deepcopy(tokenizer)
     rewriting.chat_template = tokenizer.chat_template.replace("message['content']", "messages[-1]['content']")
     assert rewriting.chat_template != tokenizer.chat_template
