@@ -72,13 +72,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = real.tokenizer().train_new_from_iterator(WORDS, 300)
     hf.save(decoder(config(vocab_size=len(words), max_position_embeddings=64)), words, folder / "model")
     rows = "".join(f'{{"prompt": "{a} {b}"}}\n' for a in WORDS for b in WORDS[:3])
-    (folder / "rows.jsonl").write_text(rows)
-    (folder / "t.toml").write_text(RECIPE)
+    (folder / "rows.jsonl").write_text(rows, encoding="utf-8")
+    (folder / "t.toml").write_text(RECIPE, encoding="utf-8")
     return folder
 
 
 def write(folder: Path, inside: str, before: str = "") -> None:
-    (folder / "rewards.py").write_text(before + GRADE.format(textwrap.indent(textwrap.dedent(inside), "    ").strip() or "pass"))
+    (folder / "rewards.py").write_text(before + GRADE.format(textwrap.indent(textwrap.dedent(inside), "    ").strip() or "pass"), encoding="utf-8")
 
 
 def again(quiet: Path, name: str, run: Callable[..., Ended] = forked) -> Ended:
