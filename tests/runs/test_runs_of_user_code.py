@@ -78,7 +78,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, inside: str, before: str = "") -> None:
-    (folder / "rewards.py").write_text(before + GRADE.format(textwrap.indent(textwrap.dedent(inside), "    ").strip() or "pass"), encoding="utf-8")
+    body = textwrap.indent(textwrap.dedent(inside), "    ").strip() or "pass"
+    (folder / "rewards.py").write_text(before + GRADE.format(body), encoding="utf-8")
 
 
 def again(quiet: Path, name: str, run: Callable[..., Ended] = forked) -> Ended:
