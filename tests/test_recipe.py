@@ -14,6 +14,7 @@ import pytest
 from processes import TINY
 
 from outdo import recipe as recipes
+from outdo.cli.keys import reference
 from outdo.errors import UserError
 from outdo.plugins import Plugin, make
 from outdo.recipe import Recipe, load, parse, parse_override
@@ -222,3 +223,8 @@ def test_options_of_plugins_are_checked_by_the_plugin() -> None:
         with pytest.raises(UserError) as e:
             make("tasks", Plugin(name="chess_endgame", **options), Task)  # type: ignore[type-abstract]
         assert str(e.value).startswith(said)
+
+
+def test_the_reference_page_is_the_code() -> None:
+    page = (ROOT / "docs" / "recipe_keys.md").read_text(encoding="utf-8")
+    assert page == reference(), "write it anew: outdo recipes --keys > docs/recipe_keys.md"

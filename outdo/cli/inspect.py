@@ -10,15 +10,16 @@ from outdo.cli import common
 
 
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A file (.jsonl, .json, .csv, .parquet), a folder or a hub id.")],
-    model: Annotated[str, typer.Option(help="Whose tokenizer: a model folder, a fetched model or a hub id.")],
-    rows: Annotated[int, typer.Option(min=0, help="How many examples are printed.")] = 3,
-    split: Annotated[str, typer.Option(help="Of data that has several.")] = "train",
-    stream: Annotated[bool, typer.Option("--stream", help="Read rows as they come: data larger than memory.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(min=2, help="Cut rows there, if not at the model's context.")] = None,
-    everything: Annotated[bool, typer.Option("--everything", help="As train_on = 'everything': prompts train, too.")] = False,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file (.jsonl, .csv, .txt, ...), a folder or a hub id.")],
+    model: Annotated[str, typer.Option(help="Model whose tokenizer is used: a folder, a fetched model or a hub id.")],
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows to print.")] = 3,
+    split: Annotated[str, typer.Option(help="Split of the data.")] = "train",
+    stream: Annotated[bool, typer.Option("--stream", help="Read rows as they come, for data larger than memory.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=2, help="Truncate rows there (default: the model's context).")] = None,
+    columns: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Name a column. Repeatable.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="Prompts train as well (train_on = 'everything').")] = False,
 ) -> None:
-    """Show rows of data as a model is shown them: what trains, how long they are, what is cut.
+    """Show rows of data as the model sees them: which tokens train, how long rows are, what is truncated.
 
     [bold]Examples[/]
 
@@ -27,10 +28,11 @@ def inspect(
     outdo inspect org/name --model org/model --split test --rows 10 --max-tokens 2048
     """
     from outdo.cli import rows as inspecting
+    from outdo.cli.init import named
     from outdo.text import render
     from outdo.text import rows as text_rows
 
-    loaded = text_rows.load(data, split, stream)
+    loaded = text_rows.load(data, split, stream, named(columns))
     tokenizer, context = inspecting.open_tokenizer(model)
     renderer = render.Renderer(tokenizer, min(max_tokens or context, context), everything)
     console = common.console()

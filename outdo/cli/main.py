@@ -81,4 +81,5 @@ def _app() -> int:
                               "micro_tokens or prompts, or use a smaller model; then --resume the run if it had begun", 2)
         if not hasattr(e, "format_message"):  # typer's own complaints about arguments
             raise
-        return common.say(f"error: {e.format_message()}; outdo --help lists the commands", 2)
+        said = e.format_message()
+        return common.say(f"error: {said}; outdo --help lists the commands", 2) if said else 2  # no command: the help was shown

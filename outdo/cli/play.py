@@ -1,4 +1,4 @@
-"""`outdo play`: play against a checkpoint."""
+"""`outdo play`: play against a checkpoint, or chat with it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def play(
     task: common.TaskName = None,
     set_: common.Overrides = None,
 ) -> None:
-    """Play against a checkpoint in the terminal. You play Black.
+    """Play against a checkpoint in the terminal, or chat with it if its task is text.
 
-    If the model makes an illegal move, you win.
+    In a game of chess you play Black. If the model makes an illegal move, you win.
 
     [bold]Examples[/]
 
@@ -29,8 +29,12 @@ def play(
     outdo play runs/chess_endgame-1:sft --fen '8/8/8/4k3/8/8/8/K6R w - - 0 1' --temperature 1
     """
     from outdo import recipe as recipes
-    from outdo.cli import board
+    from outdo.cli import board, chat
     from outdo.runs import reopen
+    from outdo.tasks.text.task import TextTask
 
     opened = reopen.open_checkpoint(target, recipes.find(recipe) if recipe else None, task, common.overridden(set_))
-    board.game(opened, fen, temperature, seed, common.console(), input)
+    if isinstance(opened.task, TextTask):
+        chat.talk(opened, temperature, seed, common.console(), input)
+    else:
+        board.game(opened, fen, temperature, seed, common.console(), input)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from outdo.models import fetch, hf
 from outdo.runs.start import say
 from outdo.text.chat import NEVER_ENDS, known_ends, never_ends
+from outdo.text.columns import Adapted, detected
 from outdo.text.render import Rendered, Renderer
 from outdo.text.rows import Feed, Row, Rows, Stream
 from outdo.text.shapes import Shape, shape_of
@@ -38,6 +39,8 @@ def show_examples(console: Console, name: str, rows: Rows, render: Renderer, n: 
     (_, first), *_ = _head(rows, 1)
     shape = shape_of(first, "row 0")
     extra = "".join(f" + {c}" for c in ("tools", "chat_template_kwargs") if first.get(c))
+    common = detected(rows.rows[0])[1] if isinstance(rows, Adapted) and isinstance(rows.rows[0], Mapping) else ""
+    extra += f", detected from {common}" if common else ""
     size = "a stream of rows" if isinstance(rows, Stream) else f"{len(rows):,} rows"
     line = f"{name}: {size}, {shape}{extra}; columns {', '.join(map(str, first))}"
     ends = [str(render.tokenizer.convert_ids_to_tokens(i)) for i in sorted(known_ends(render.tokenizer))]

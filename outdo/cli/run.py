@@ -60,7 +60,7 @@ def run(
         checked = check_recipe(resolve(config))
         planned = plan.make(checked, resume)
         if dry_run:
-            console.print(checked.recipe.to_toml(), markup=False, highlight=False, soft_wrap=True)
+            console.print(shown(checked), markup=False, highlight=False, soft_wrap=True)
         console.print(plan.render(planned))
         if dry_run:
             return
@@ -86,6 +86,28 @@ def _chosen(recipe: str | None, set_: list[str] | None, seed: int | None, out: P
         raise UserError("no recipe; for example: outdo run chess_endgame, or outdo run --resume DIR")
     overrides = common.overridden(set_)
     return recipes.load(recipes.find(recipe), overrides if seed is None else {**overrides, "seed": seed})
+
+
+_PLAYERS = ("player", "random_moves", "keep", "split")  # keys of stages that imitate a player
+_ROWS = ("data_split", "stream", "documents", "columns", "truncate", "turns", "epochs", "heldout")  # and of those with data
+
+
+def shown(checked: Checked) -> str:
+    """The resolved recipe as TOML, without the keys that mean nothing for its task and its start."""
+    from outdo import recipe as recipes
+
+    data = checked.recipe.model_dump(mode="json", by_alias=True)
+    games = [] if checked.task.players and checked.task.opponents != ("none",) else ["opponents"]
+    for name, stage in data["stage"].items():
+        idle = list(games)
+        if "player" in stage:  # it imitates: rows of data, or a player
+            idle += _PLAYERS if stage.get("data") else _ROWS
+        data["stage"][name] = {k: v for k, v in stage.items() if k not in idle}
+    if all(checked.recipe.checkpoint(name) is not None for name in checked.recipe.stage):
+        del data["model"]
+    if games:
+        data["evaluation"] = {k: v for k, v in data["evaluation"].items() if k not in ("opponents", "players")}
+    return recipes.dumps(data)
 
 
 @contextmanager

@@ -44,6 +44,9 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # a turn ends after any of these
 
 
+_ALIKE = 1.12  # prompts whose lengths differ by no more than this factor from the first one's are prefilled together
+
+
 class _Rows:
     """The state of all trajectories of one call: arrays over N rows."""
 
@@ -182,28 +185,40 @@ class _Run:
             self._end_turns(rows[ended])
 
     def _admit(self) -> tuple[IntArray, list[tuple[Tensor, ...]]]:
-        """Prefill waiting prompts of one length while their groups fit into free slots; rows and what `_read` says of them."""
-        g = self.rows.group_size
-        room = (self.slots - len(self.active)) // g
-        if not self.waiting or room == 0:
-            return np.zeros(0, np.int64), []
-        length = len(self.rows.prompts[self.waiting[0]].token_ids)
-        batch = [i for i in self.waiting[:room] if len(self.rows.prompts[i].token_ids) == length]
+        """Prefill waiting prompts while their groups fit into free slots; rows and what `_read` says of them."""
+        admitted, known = [np.zeros(0, np.int64)], list[tuple[Tensor, ...]]()
+        while self.waiting and (room := (self.slots - len(self.active)) // self.rows.group_size):
+            rows, read = self._prefill(self._alike(room))
+            admitted.append(rows)
+            known += read
+        return np.concatenate(admitted), known
+
+    def _alike(self, room: int) -> list[int]:
+        """Waiting prompts about as long as the first of them: they are prefilled together, padded to the longest."""
+        lengths = {i: len(self.rows.prompts[i].token_ids) for i in self.waiting[:room]}
+        first = lengths[self.waiting[0]]
+        batch = [i for i, n in lengths.items() if first / _ALIKE <= n <= first * _ALIKE]
         taken = set(batch)
         self.waiting = [i for i in self.waiting if i not in taken]
-        tokens = torch.from_numpy(np.stack([self.rows.prompts[i].token_ids for i in batch]))
+        return batch
+
+    def _prefill(self, batch: Sequence[int]) -> tuple[IntArray, list[tuple[Tensor, ...]]]:
+        g, prompts = self.rows.group_size, [self.rows.prompts[i].token_ids for i in batch]
+        lengths = np.array([len(ids) for ids in prompts], np.int64)
+        length = int(lengths.max())
+        tokens = torch.from_numpy(np.stack([np.pad(ids, (0, length - len(ids))) for ids in prompts]))
         first_slot, P = len(self.active), len(batch)
         # The prompts are computed in the first slot of their group and copied to the others.
         slots = torch.arange(first_slot, first_slot + P * g, device=self.engine.device)
         leaders = slots[::g]
         starts = torch.zeros(P, dtype=torch.int64)
-        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, starts + length - 1, leaders)
+        hidden = forward_step(self.engine.model, self.packed, self.cache, tokens, starts, torch.from_numpy(lengths - 1), leaders)
         if g > 1:
             self.cache.copy(leaders.repeat_interleave(g), slots, length)
         rows = (np.array(batch)[:, None] * g + np.arange(g)).ravel()
         self.active = np.concatenate([self.active, rows])
-        self.rows.cached[rows] = length
-        self._charge(P * length, 0, P * causal_attended(length), P)
+        self.rows.cached[rows] = lengths.repeat(g)
+        self._charge(int(lengths.sum()), 0, sum(causal_attended(int(n)) for n in lengths), P)
         return rows, [tuple(x.repeat_interleave(g, dim=0) for x in self._read(hidden))]
 
     def _feed_active(self) -> tuple[IntArray, list[tuple[Tensor, ...]]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from outdo.errors import UserError, check, nearest
@@ -131,4 +132,11 @@ def measurements(opened: Opened, opponents: Sequence[str], decodes: Sequence[str
 
             m: Measurement = measure(task, play, prompts, {"gold": opened.gold.score})
             yield {"checkpoint": str(opened.folder), "task": task.name, "decode": decode,
-                   "opponent": opponent, "seed": seed, **m.record()}
+                   "opponent": opponent, "seed": seed, **m.record(), **_answers(m)}
+
+
+def _answers(m: Measurement) -> dict[str, Any]:
+    """For tasks of text: prompt, completion and score of every answer."""
+    told = [{"prompt": t.info["prompt"], "completion": t.info["completion"], "score": None if np.isnan(x) else float(x)}
+            for t, x in zip(m.trajectories, m.answers, strict=True) if "completion" in t.info]
+    return {"answers": told} if told else {}

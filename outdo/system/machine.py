@@ -13,6 +13,7 @@ import torch
 CPU = torch.device("cpu")
 
 UPDATE_UTILISATION, DECODE_UTILISATION = 0.4, 0.25  # shares of the matrix-product peak that estimates assume
+_PATIENCE_S = 0.3  # for one measurement
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -29,7 +30,8 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_PATIENCE_S = 0.3  # for one measurement
+_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def compute_dtype(device: torch.device = CPU) -> torch.dtype:
@@ -46,7 +48,7 @@ def _has_bf16_units() -> bool:
 
 def gemm_peak_flops(dtype: torch.dtype, repeats: int = 10, device: torch.device = CPU) -> float:
     """FLOP/s of a square matrix product on the device now, best of `repeats`: the ceiling for everything else."""
-    size = 1024 if device.type == "cpu" else 8192
+    size = 8192 if device.type != "cpu" else 1024 if dtype == torch.float32 or compute_dtype(device) == dtype else 256
     a = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / _fastest(lambda: torch.mm(a, a), repeats, device)
 
@@ -59,9 +61,11 @@ def copy_bandwidth(device: torch.device = CPU, repeats: int = 3) -> float:
 
 
 def _fastest(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Seconds."""
-    best = float("inf")
+    """Seconds. Ends early on slow work (bf16 without hardware for it takes seconds for one product)."""
+    best, begun = float("inf"), time.perf_counter()
     for _ in range(repeats):
+        if time.perf_counter() - begun > _PATIENCE_S:
+            break
         start = time.perf_counter()
         work()
         if device.type == "cuda":
