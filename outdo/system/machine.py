@@ -30,8 +30,7 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_PATIENCE_S = 0.3  # for one measurement
-_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def compute_dtype(device: torch.device = CPU) -> torch.dtype:
