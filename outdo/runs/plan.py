@@ -67,6 +67,7 @@ class Plan:
     threads: int
     jobs: int
     evaluation: str
+    lengths: str = "episodes as long as the reference players'"  # what the estimates take episodes for
     notes: tuple[str, ...] = ()  # what the task and the judges say of themselves
 
     @property
@@ -86,6 +87,7 @@ def make(checked: Checked, folder: Path | None = None) -> Plan:
     stages = tuple(_stage(checked, name, typical, peak, _share_done(checked, name, folder)) for name in recipe.order())
     return Plan(recipe.name, stages, max(_plain(m) for m in checked.models.values()), peak,
                 {torch.bfloat16: "bf16"}.get(dtype, "fp32"), torch.get_num_threads(), recipe.jobs, _evaluation(recipe, task),
+                "episodes as long as the reference players'" if task.players else "replies half as long as they may get",
                 _notes(checked))
 
 
@@ -196,5 +198,5 @@ def render(plan: Plan) -> RenderableType:
     company = f"; where the tree branches, {plan.jobs} stages run side by side" if plan.jobs > 1 else ""
     basis = (f"times are estimates: {plan.peak_flops / 1e9:,.0f} GFLOP/s measured on {threads}, of which updates are "
              f"assumed to reach {UPDATE_UTILISATION:.0%} and generating {DECODE_UTILISATION:.0%} (small models reach "
-             f"less), and episodes as long as the reference players', or half as long as they may get{company}")
+             f"less), and {plan.lengths}{company}")
     return Group(tree, total, *(Text(line, style="dim") for line in (f"evaluation: {plan.evaluation}", *plan.notes, basis)))

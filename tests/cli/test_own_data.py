@@ -54,7 +54,7 @@ def test_what_init_writes(place: Path, model: Path) -> None:
     again = forked("init", "--model", model, "--data", "faq.csv", "--reward", "rewards.py:right", cwd=place)
     assert again.code == 2 and "'recipe.toml' exists" in again.err
     wrong = forked("init", "--model", model, "--data", "faq.csv", "--reward", "rewards.py:wrong", "--out", "b.toml", cwd=place)
-    assert wrong.code == 2 and "rewards.py has no wrong; did you mean 'right'" in wrong.err
+    assert wrong.code == 2 and "rewards.py has no wrong; there is right" in wrong.err
 
 
 def test_what_a_dry_run_shows(place: Path) -> None:
