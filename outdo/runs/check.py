@@ -79,11 +79,16 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     return Checked(recipe, given, task, judge, gold, tokenizer, stages, models, corpus, withheld, tuple(notes))
 
 
+_OBJECTS = ("data", "eval_data", "tools", "environment")  # options of a task that a call from Python may give as objects
+
+
 def _written_out(recipe: Recipe, given: Given, task: Task) -> Recipe:
     """The recipe with all options of its plug-ins as they are used, so that the run folder holds every default."""
     changed: dict[str, Any] = {}
-    if given.task is None and (config := getattr(task, "config", None)) is not None:
-        changed["task"] = Plugin(name=recipe.task.name, **config.model_dump(mode="json", exclude_none=True))
+    if (config := getattr(task, "config", None)) is not None:
+        named = {} if given.task is None else recipe.task.options  # objects, which only have names here
+        options = {**config.model_dump(mode="json", exclude_none=True), **{k: v for k, v in named.items() if k in _OBJECTS}}
+        changed["task"] = Plugin(name=recipe.task.name, **options)
     for key in ("judge", "gold"):
         if getattr(given, key) is None:
             changed[key] = plugins.written_out("judges", getattr(recipe, key), Judge)

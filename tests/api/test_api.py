@@ -189,7 +189,7 @@ def test_tasks_and_judges_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("call", "message"), [
     (lambda base: outdo.reinforce(base, ROWS, quiet=True), "rows alone say nothing about what is good; give reward"),
     (lambda base: outdo.reinforce(base, [], letters, quiet=True), "data 'list' has no rows"),
-    (lambda base: outdo.reinforce(base, ROWS, letters, grop_size=3, quiet=True), "unknown key grop_size"),
+    (lambda base: outdo.reinforce(base, ROWS, letters, grop_size=3, quiet=True), "unknown argument grop_size"),
     (lambda base: outdo.reinforce(base, ROWS, letters, **{**SHORT, "max_new_tokens": 0}), "max_new_tokens = 0: Input should be"),
     (lambda base: outdo.reinforce(base, "chess_endgame", tools=[len]), "tools and environment_factory go with rows"),
     (lambda base: outdo.reinforce(base, Dataset.of(ROWS), letters, system="x"), "a task object has its options already"),

@@ -75,16 +75,16 @@ def nothing_to_learn(loop: Loop, groups: Sequence[Group]) -> str | None:
         same = f"all scored {values[0]:g}" if len(set(values)) == 1 else "scored the same within every group"
         why, change = f"{sampled} {same}", ""
     seen = describe(groups)
-    if max(values) <= min(values) and _bare_prompts(loop, groups):
-        return (f"{why}; the model has a chat template and the prompts are bare strings, which it was not tuned on: give "
-                "messages or a column question, or set task.chat = true")
+    bare = ("; the model has a chat template and the prompts are bare strings, which it was not tuned on: give messages or a "
+            "column question, or set task.chat = true") if _bare_prompts(loop, groups) else ""
     if seen["truncated"] >= _MANY:
         return (f"{why}, and {seen['truncated']:.0%} were cut before their end; give more room (task.max_new_tokens), or imitate "
-                "short answers")
+                f"short answers{bare}")
     if seen["format_pass_rate"] <= 1 - _MANY:
         return (f"{why}, and only {seen['format_pass_rate']:.0%} held an answer that the judge can read; say in the prompt what "
-                "form it wants, or imitate answers that have it")
-    return f"{why}; {change}imitate good answers first, take easier prompts, a larger group_size or a reward with more steps"
+                f"form it wants, or imitate answers that have it{bare}")
+    return (f"{why}; {change}imitate good answers first, take easier prompts, a larger group_size or a reward with more "
+            f"steps{bare}")
 
 
 def _bare_prompts(loop: Loop, groups: Sequence[Group]) -> bool:

@@ -18,6 +18,8 @@ from outdo.text.chat import Messages
 from outdo.text.overlap import words_of
 from outdo.types import BoolArray, Finish, IntArray, Prompt, Trajectory
 
+_SHORTEST = 16  # tokens of a reply that is shrunk to fit
+
 
 class TextOptions(Options):
     """Options that all text tasks have."""
@@ -47,14 +49,12 @@ class TextTask(Task):
         self._tokenizer, self.stop_ids = tokenizer, chat.stop_ids(tokenizer)
 
     def fit(self, context: int) -> None:
-        """See `Task.fit`: replies and prompts get shorter, in this order, but not what the options name."""
-        over, changed = self.max_tokens - context, {}
-        for key, least in (("max_new_tokens", 16), ("max_prompt_tokens", 32)):
-            value = getattr(self.config, key)
-            if over > 0 and key not in self.config.model_fields_set and value > least:
-                changed[key] = max(least, value - over, value // 2 if key == "max_new_tokens" else least)
-                over -= value - changed[key]
-        self._set(changed)
+        """See `Task.fit`: prompts get shorter, down to half of the context, then replies; never what the options name."""
+        named = self.config.model_fields_set
+        if (over := self.max_tokens - context) > 0 and "max_prompt_tokens" not in named:
+            self._set({"max_prompt_tokens": max(self.config.max_prompt_tokens - over, context // 2, 1)})
+        while self.max_tokens > context and "max_new_tokens" not in named and self.config.max_new_tokens > _SHORTEST:
+            self._set({"max_new_tokens": max(self.config.max_new_tokens // 2, _SHORTEST)})
 
     def _set(self, options: Mapping[str, Any]) -> None:
         """Change options that follow from the model or the data."""
