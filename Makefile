@@ -27,12 +27,12 @@ endgames: $(INSTALLED)  ## the full tree of arms and controls, three seeds, then
 	$(BIN)/outdo compare runs/endgames-seed0 runs/endgames-seed1 runs/endgames-seed2
 
 test: $(INSTALLED)  ## everything
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint, types, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m "not slow" -q -n 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV) runs

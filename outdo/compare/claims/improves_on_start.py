@@ -23,6 +23,6 @@ def claim(e: Evidence) -> Iterator[Verdict]:
         d = paired_difference(end, start)
         verdict = {"higher": "supported", "lower": "contradicted"}.get(d.verdict, d.verdict)
         worse = " It is worse than its start." if d.verdict == "lower" else ""
-        yield make(f"improves_{name}", f"{name} ({stage.kind}) improves on its start", verdict,
+        yield make(f"improves_{name}", f"{name} improves on its start", verdict,
                    f"{name} (greedy) goes from {rate(e, start)} to {rate(e, end)}: {points(e, d)} ({size(e, d)}).{worse}",
                    difference=diff(d), stage=name)
