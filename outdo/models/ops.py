@@ -83,6 +83,8 @@ def prepack(weight: Tensor) -> Matrix:
         return kernels.pack(weight.contiguous())
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return weight
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return weight
     out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
     return out
 

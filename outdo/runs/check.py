@@ -75,6 +75,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
             stages[name] = make_stage(recipe, name)
     context = min(m.config.max_position_embeddings for m in models.values())
     recipe = _written_out(recipe, given, task)
+    stages = {name: make_stage(recipe, name) for name in recipe.stage}
     corpus = forgetting.load(e.corpus, e.corpus_tokens, tokenizer, context) if e.corpus else None
     return Checked(recipe, given, task, judge, gold, tokenizer, stages, models, corpus, withheld, tuple(notes))
 

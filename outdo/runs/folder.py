@@ -34,7 +34,8 @@ def check_resumable(recipe: Recipe, folder: Path, force: bool = False) -> None:
             changed = [k for k in now if before.get(k) != now[k] and k != "allow_no_signal"]
             check(not changed, f"stage {name} in {folder} is finished, and its recipe has been edited since "
                   f"({', '.join(changed)}); put the old values back, or train on with a "
-                  "new stage that starts from it: from = '{folder}:{name}'")
+                  "new stage that starts from it: "
+                  f"from = '{folder}:{name}'")
     origin.check_unchanged(recipe, folder, force)
     origin.check_kernels(folder, force)
 

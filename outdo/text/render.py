@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from outdo.errors import check
+from outdo.errors import UserError, check
 from outdo.text.chat import Chat, Messages, Span, known_ends, without_none
 from outdo.text.rows import Row, RowOptions, Rows, first
 from outdo.text.shapes import Shape, shape_of
@@ -52,7 +52,10 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, everything: bool = False,
                  turns: str = "auto") -> None:
         self.tokenizer, self.context, self.everything, self.turns = tokenizer, context, everything, turns
-        self._ends = set(known_ends(tokenizer))
+        try:
+            self._ends = known_ends(tokenizer)
+        except UserError:  # the template cannot be rendered at all: each row says so with its number
+            self._ends = {tokenizer.eos_token_id} - {None}
         # What the tokenizer puts before a text: its start token or nothing.
         self._start = [t for t in tokenizer("").input_ids[:1] if t == tokenizer.bos_token_id]
 

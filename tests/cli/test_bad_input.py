@@ -71,8 +71,8 @@ def test_recipes(override: str, said: str, tmp_path: Path) -> None:
 
 
 def test_stages_without_an_end(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(TINY.read_text(encoding="utf-8").replace("flops = 1e8\n", ""), encoding="utf-8")
-    assert refused("run", "r.toml", cwd=tmp_path).startswith("stage.rl never ends; give it steps, flops")
+    (tmp_path / "r.toml").write_text(TINY.read_text(encoding="utf-8").replace("steps = 24\n", ""), encoding="utf-8")
+    assert refused("run", "r.toml", cwd=tmp_path).startswith("stage.sft never ends; give it steps, flops")
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     (["run", TINY, "--frobnicate"], "No such option: --frobnicate"),
     (["run", TINY, "--seed", "x"], "Invalid value for '--seed'"),
     (["run", TINY, "--seed", "-1"], "seed = -1"),
-    (["run", TINY, "--resume", "."], "--resume goes on with the run's own recipe; leave out RECIPE"),
-    (["run", "--resume", ".", "--seed", "0"], "--resume goes on with the run's own recipe; leave out --seed"),
+    (["run", TINY, "--resume", "."], "--resume uses the run's own recipe; leave out RECIPE"),
+    (["run", "--resume", ".", "--seed", "0"], "--resume uses the run's own recipe; leave out --seed"),
     (["run", "--resume", "."], "'.' is no run folder"),
     (["run", "--resume", "nowhere"], "'nowhere' is no run folder"),
     (["report", "."], "'.' is no run folder"),

@@ -108,7 +108,7 @@ def test_long_rows_are_shown_in_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("argv", "said"), [
     (["nowhere.jsonl"], "data 'nowhere.jsonl' does not exist; give a file"),
-    (["bad.csv"], "row 0 has the columns question, answer; wanted are those of one shape: "),
+    (["bad.csv"], "row 0 has the columns query, reply; wanted are those of one shape: "),
     (["columns.jsonl"], r"row 0 has the columns \x1b[31mtext; wanted are"),
     (["late.jsonl"], "row 4 has the columns prmpt; wanted are"),
     (["empty.jsonl"], "data 'empty.jsonl' has no rows"),
@@ -119,7 +119,7 @@ def test_long_rows_are_shown_in_part(tmp_path: Path) -> None:
     (["calls.jsonl"], "row 0: the chat template cannot render a conversation of user, assistant ("),
 ])  # fmt: skip
 def test_bad_input(argv: list[str], said: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.csv").write_text("question,answer\nq,a\n", encoding="utf-8")
+    (tmp_path / "bad.csv").write_text("query,reply\nq,a\n", encoding="utf-8")
     (tmp_path / "late.jsonl").write_text('{"prompt": "p"}\n' * 4 + '{"prmpt": "p"}\n', encoding="utf-8")
     (tmp_path / "columns.jsonl").write_text('{"\\u001b[31mtext": "a"}', encoding="utf-8")
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")

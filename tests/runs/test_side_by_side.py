@@ -84,7 +84,7 @@ def workers(folder: Path) -> list[int]:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"outdo.runs.side_by_side" in command and str(folder).encode() in command:
+        if b"outdo.runs.worker" in command and str(folder).encode() in command:
             out.append(int(process.name))
     return out
 

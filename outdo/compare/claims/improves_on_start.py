@@ -15,7 +15,7 @@ PLACE = 5  # in the report
 
 def claim(e: Evidence) -> Iterator[Verdict]:
     """Every stage against the weights that it started from, greedy, on the same prompts."""
-    for name, stage in e.recipe.stage.items():
+    for name in e.recipe.stage:
         before, after = e.first_rows(name, "greedy"), e.final_rows(name, "greedy")
         if after is None or not before or any(r["value"] is None for r in (*before, *after)):
             continue
