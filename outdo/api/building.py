@@ -249,7 +249,7 @@ def _flatten(flat: dict[str, Any], key: str, value: Any) -> None:
 
 def run_recipe(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], prompts: int | None, out: str | Path | None,
                resume: str | Path | None, quiet: bool, dry_run: bool = False) -> Any:  # fmt: skip
-    """Do the recipe, or go on with it in folder `resume`, as `outdo run` does."""
+    """Run the recipe, or resume it in folder `resume`, as `outdo run` does."""
     found, given = resolved(data, given, overrides, prompts)
     checked = check_recipe(found, given)
     recipe, console = checked.recipe, Console(quiet=quiet)

@@ -52,7 +52,7 @@ class Result:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """summary.json: players with 95 % intervals, the bill, the verdicts."""
+        """summary.json: scores with 95 % intervals, cost and verdicts."""
         return files.read_json(self.folder / "summary.json")  # type: ignore[no-any-return]
 
     @property

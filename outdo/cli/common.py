@@ -40,7 +40,7 @@ def console() -> Console:
 
 def run_folder(folder: Path) -> Path:
     """The folder, if it is a run's. Raises UserError."""
-    check((folder / "recipe.toml").is_file(), f"{str(folder)!r} is no run folder: it has no recipe.toml")
+    check((folder / "recipe.toml").is_file(), f"{str(folder)!r} is not a run folder: it has no recipe.toml")
     return folder
 
 

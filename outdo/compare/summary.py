@@ -1,4 +1,4 @@
-"""From a run folder to summary.json: the table of players, the bill, the verdicts."""
+"""From a run folder to summary.json: scores, cost and verdicts."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def gather(folders: Sequence[Path]) -> Evidence:
     recipes = [_recipe(f) for f in folders]
     first = recipes[0].model_dump(exclude={"seed"})
     for folder, recipe in zip(folders, recipes, strict=True):
-        check((folder / "summary.json").exists(), f"run {folder} is not finished; go on with: outdo run --resume {folder}")
+        check((folder / "summary.json").exists(), f"run {folder} is not finished; resume with: outdo run --resume {folder}")
         check(recipe.model_dump(exclude={"seed"}) == first,
               f"run {folder} has another recipe than {folders[0]}; only runs that differ in their seed can be put together")
     seeds = [r.seed for r in recipes]
@@ -38,7 +38,7 @@ def gather(folders: Sequence[Path]) -> Evidence:
 
 def _recipe(folder: Path) -> Recipe:
     file = folder / "recipe.toml"
-    check(file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml)")
+    check(file.is_file(), f"{str(folder)!r} is not a run folder (it has no recipe.toml)")
     return load_recipe(file)
 
 
@@ -81,7 +81,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def bill(e: Evidence) -> list[dict[str, Any]]:
+def costs(e: Evidence) -> list[dict[str, Any]]:
     """Per stage, means over seeds: FLOPs, seconds, tokens, and the share of sampled tokens that trained nothing."""
     out = []
     for stage in e.recipe.order():
@@ -94,7 +94,7 @@ def bill(e: Evidence) -> list[dict[str, Any]]:
 
 
 def markdown(e: Evidence) -> str:
-    """The table, the bill and the verdicts as Markdown."""
+    """Scores, cost and verdicts as Markdown."""
     seeds, games = ", ".join(str(_recipe(f).seed) for f in e.folders), e.counted == "games"
     lines = [f"Seeds {seeds}; intervals are 95 %, over seeds and {'starts' if games else 'questions'}.", ""]
     for split in [] if games else [None, *e.recipe.evaluation.also]:
@@ -115,10 +115,10 @@ def markdown(e: Evidence) -> str:
                   "| stage | nats | 95 % interval | each seed | since its start | 95 % interval |", "|---|---|---|---|---|---|"]
         lines += [f"| {r['stage']} | **{r['value']:.3f}** | {_range(r['ci95'])} | {' / '.join(f'{x:.3f}' for x in r['each'])} | "
                   f"{_change(r['change'])} |" for r in lost] + [""]
-    lines += ["**The bill** (per seed, mean)", "",
+    lines += ["**Cost** (per seed, mean)", "",
               "| stage | TFLOP | of it decoding | update | tokens decoded | trained | discarded | seconds | peak memory |",
               "|---|---|---|---|---|---|---|---|---|"]
-    for b in bill(e):
+    for b in costs(e):
         total = sum(b["flops"].values())
         tokens = " | ".join(f"{b[k] / 1e6:.2f} M" for k in ("decode_tokens", "train_tokens", "discarded_tokens"))
         lines.append(f"| {b['stage']} | {total / 1e12:.1f} | {_share(b['flops']['decode'], total)} | "

@@ -1,4 +1,4 @@
-"""Measure a player on a task: the same prompts, the same luck, whoever plays."""
+"""Evaluate a policy or a reference player on a task: the same prompts and the same random numbers for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bill: an append-only file of what every step of a stage spent, and its sums."""
+"""The ledger: an append-only file of what every step of a stage spent, and its sums."""
 
 from __future__ import annotations
 

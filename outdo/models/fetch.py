@@ -75,7 +75,7 @@ def resolve(source: str, say: Callable[[str], None], weights: bool = True) -> Pa
 
 
 def _in_run(source: str) -> Path | None:
-    """The last checkpoint of RUN:stage, or of RUN's last finished stage; None if that is no run folder. Raises UserError."""
+    """The last checkpoint of RUN:stage, or of RUN's last finished stage; None if that is not a run folder. Raises UserError."""
     run, stage = Path(source).expanduser(), ""
     if not run.exists() and ":" in source:
         before, _, stage = source.rpartition(":")

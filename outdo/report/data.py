@@ -111,7 +111,7 @@ def _zeros_and_ones(e: dict[str, Any]) -> bool:
 def read(folder: Path) -> RunData:
     """Read a run folder. Raises UserError if it is none."""
     recipe_file = folder / "recipe.toml"
-    check(recipe_file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give the folder that "
+    check(recipe_file.is_file(), f"{str(folder)!r} is not a run folder (it has no recipe.toml); give the folder that "
                                  "outdo run printed")
     recipe = load_recipe(recipe_file)
     colours = stage_colours(recipe)

@@ -26,7 +26,7 @@ from outdo.types import BoolArray, Finish, FloatArray, IntArray, Prompt, Traject
 
 RolloutFunc = Callable[..., Mapping[str, Any]]
 NOTICE = ("rollout_func: its trainer is a stand-in with processing_class, args, state and generate(prompts), without model, "
-          "accelerator and vLLM; log-probs that it leaves out (None, or all zero) are computed; dice of its own are not resumed")
+          "accelerator and vLLM; log-probs that it leaves out (None, or all zero) are computed; random numbers of its own are not resumed")
 _NEEDED = ("prompt_ids", "completion_ids", "logprobs")
 _BATCH_TOKENS = 8192  # padded, of log-probs computed here
 Said = str | Sequence[Mapping[str, Any]] | Sequence[int]
@@ -101,11 +101,11 @@ def rollout_by(function: RolloutFunc, engine: Engine, task: Textual, prompts: Se
     except Exception as e:
         raise UserError(f"rollout function {name} raised {type(e).__name__}: {e}") from None
     missing = [k for k in _NEEDED if k not in given] if isinstance(given, Mapping) else list(_NEEDED)
-    check(not missing, f"rollout function {name} gave no {', '.join(missing)}; it owes a dict with {', '.join(_NEEDED)}")
+    check(not missing, f"rollout function {name} gave no {', '.join(missing)}; return a dict with {', '.join(_NEEDED)}")
     columns = {k: v for k, v in given.items() if k != "logprob_token_ids"}
     for key in (*_NEEDED, "env_mask"):
         n = len(repeated) if columns.get(key) is None else len(columns[key])
-        check(n == len(repeated), f"rollout function {name} gave {n} {key} for {len(repeated)} prompts; it owes one for each")
+        check(n == len(repeated), f"rollout function {name} gave {n} {key} for {len(repeated)} prompts; expected one for each")
     out = [_trajectory(p, i % group_size, columns, i, engine.version, task) for i, p in enumerate(repeated)]
     context = engine.model.config.max_position_embeddings
     longest = max((len(t.token_ids) for t in out), default=0)
@@ -123,7 +123,7 @@ def _trajectory(prompt: Prompt, sample: int, columns: Mapping[str, Any], i: int,
     wrote = [True] * len(said) if columns.get("env_mask") is None else [bool(x) for x in columns["env_mask"][i]]
     for key, values in (("logprobs", logs), ("env_mask", wrote)):
         check(len(values) == len(said), f"the rollout function gave {len(values)} {key} for the {len(said)} tokens of a "
-              f"completion of {prompt.id}; it owes one for each")
+              f"completion of {prompt.id}; expected one for each")
     check(bool(asked), f"the rollout function gave no prompt_ids for {prompt.id}; a completion follows something")
     mask: BoolArray = np.array([False] * len(asked) + wrote, bool)
     logprobs: FloatArray = np.where(mask, np.array([0.0] * len(asked) + logs, np.float32), np.float32(0.0))

@@ -14,7 +14,7 @@ from outdo.system import files
 def new_folder(recipe: Recipe, out: Path | None) -> Path:
     """Where a new run goes: `out`, which must not exist, or runs/<name>-<n>."""
     if out is not None:
-        check(not out.exists(), f"run folder {str(out)!r} exists; choose another --out, or go on with --resume {out}")
+        check(not out.exists(), f"run folder {str(out)!r} exists; choose another --out, or resume it with --resume {out}")
         return out
     n = 1
     while (folder := Path("runs") / f"{recipe.name}-{n}").exists():
@@ -43,5 +43,5 @@ def check_resumable(recipe: Recipe, folder: Path, force: bool = False) -> None:
 def resume_recipe(folder: Path) -> Recipe:
     """The recipe of an existing run folder."""
     file = folder / "recipe.toml"
-    check(file.is_file(), f"{str(folder)!r} is no run folder (it has no recipe.toml); give what outdo run printed")
+    check(file.is_file(), f"{str(folder)!r} is not a run folder (it has no recipe.toml); give what outdo run printed")
     return load(file)

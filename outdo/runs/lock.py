@@ -48,7 +48,7 @@ def _acquire(file: Path) -> int:
             pid = os.read(handle, 20).decode().strip()
             os.close(handle)
             raise UserError(f"run folder {str(file.parent)!r} is in use by process {pid or 'unknown'}; wait for it, or "
-                            "interrupt it and go on with --resume") from None
+                            "interrupt it and use --resume") from None
         # The holder before us deletes the file before it lets go: then this handle locks a file without a name.
         if file.exists() and os.fstat(handle).st_ino == file.stat().st_ino:
             break
@@ -101,7 +101,7 @@ def endings(folder: Path, go_on: str = "outdo run --resume") -> Iterator[None]:
     except (KeyboardInterrupt, OSError) as e:
         begun = (folder / "stages").exists()
         if isinstance(e, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; go on with: {go_on} {folder}" if begun else _NOTHING_KEPT) from None
+            raise Interrupted(f"interrupted; resume with: {go_on} {folder}" if begun else _NOTHING_KEPT) from None
         if e.errno not in _FULL:
             raise
         again = f"{go_on} {folder}" if begun else "start it again"

@@ -53,7 +53,7 @@ def locate(target: str) -> tuple[Path, Path | None]:
     check(path.is_dir(), f"{str(path)!r} does not exist; give a run folder, RUN:stage or a checkpoint; {fetch.FORMS}")
     if (path / "recipe.toml").is_file():
         return final_checkpoint(path, _stage_of(path, stage)), path
-    check(stage is None, f"{str(path)!r} is no run folder (it has no recipe.toml), so it has no stage {stage!r}")
+    check(stage is None, f"{str(path)!r} is not a run folder (it has no recipe.toml), so it has no stage {stage!r}")
     check((path / "config.json").is_file(), f"{str(path)!r} is neither a run folder (no recipe.toml) nor a checkpoint "
                                             "(no config.json); checkpoints lie in RUN/stages/STAGE/checkpoints/")
     return path, next((p for p in path.resolve().parents if (p / "recipe.toml").is_file()), None)
@@ -66,7 +66,7 @@ def _stage_of(run: Path, stage: str | None) -> str:
         check(stage in recipe.stage, f"run {str(run)!r} has no stage {stage!r}{nearest(stage, list(recipe.stage))}")
         return stage
     finished = [n for n in recipe.order() if (run / "stages" / n / "done.json").exists()]
-    check(bool(finished), f"run {str(run)!r} has no finished stage yet; go on with: outdo run --resume {run}")
+    check(bool(finished), f"run {str(run)!r} has no finished stage yet; resume with: outdo run --resume {run}")
     return finished[-1]
 
 
@@ -107,7 +107,7 @@ def opened(folder: Path, config: Recipe, given: Given | None = None) -> Opened:
 
 
 def _optimizer_steps(folder: Path) -> int:
-    """Dice are thrown per policy version: with the same version a measurement gives the run's own numbers again."""
+    """Random numbers depend on the policy version: with the same version an evaluation repeats the run's own numbers."""
     return checkpoint.load_steps(folder) if (folder / checkpoint.FILE).is_file() else 0
 
 

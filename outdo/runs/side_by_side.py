@@ -26,7 +26,7 @@ _LOOK_EVERY_S = 0.2  # how long a Ctrl-C may wait for the workers to hear of it
 
 
 def work_side_by_side(state: Run, names: list[str], threads: int) -> None:
-    """Do these stages, each as soon as its source is done, at most `recipe.jobs` at a time.
+    """Run these stages, each as soon as its source is done, at most `recipe.jobs` at a time.
 
     Raises UserError, OSError and KeyboardInterrupt as a stage in this process would; the other stages are saved before.
     """
@@ -108,5 +108,5 @@ def _failure(name: str, event: dict[str, Any]) -> BaseException | None:
     code = event["code"]
     if code < 0:  # most often the kernel, short of memory
         return UserError(f"the process of stage {name} was ended by signal {-code}; if memory was short, lower jobs, slots or "
-                         "optimizer.micro_tokens; then go on with --resume")
+                         "optimizer.micro_tokens; then resume with --resume")
     return RuntimeError(f"the process of stage {name} ended with code {code}; what it said is above")

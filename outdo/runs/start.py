@@ -74,8 +74,8 @@ def adapted(recipe: Recipe, name: str, model: LanguageModel) -> LanguageModel:
     """The model with what the stage says about which of its parameters train. Raises UserError."""
     stage = recipe.stage[name]
     if stage.lora is not None:
-        dice = torch.Generator().manual_seed(randomness.key(recipe.seed, name, "lora"))
-        adapt.attach(model, stage.lora.rank, stage.lora.alpha, stage.lora.targets, dice, f"stage.{name}.lora.targets")
+        generator = torch.Generator().manual_seed(randomness.key(recipe.seed, name, "lora"))
+        adapt.attach(model, stage.lora.rank, stage.lora.alpha, stage.lora.targets, generator, f"stage.{name}.lora.targets")
     if stage.freeze:
         adapt.freeze(model, stage.freeze, f"stage.{name}.freeze")
     return model
@@ -119,5 +119,5 @@ def final_checkpoint(folder: Path, stage: str) -> Path:
     """The last checkpoint of a finished stage. Raises UserError if the stage is not finished."""
     stage_folder = folder / "stages" / stage
     done = stage_folder / "done.json"
-    check(done.exists(), f"stage {stage!r} of {folder} is not finished; go on with it: outdo run --resume {folder}")
+    check(done.exists(), f"stage {stage!r} of {folder} is not finished; resume it: outdo run --resume {folder}")
     return stage_folder / str(files.read_json(done)["checkpoint"])

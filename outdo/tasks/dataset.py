@@ -248,7 +248,7 @@ class Dataset(TextTask):
             environment, said = self._begin(row)
             same = str(prompt.row["prompt"][-1]["content"]).endswith(said)
             check(same, f"environment {type(environment).__name__}: reset() said something else the second time for "
-                  f"{prompt.id}; draw its dice from a column, for example a seed")
+                  f"{prompt.id}; derive its random numbers from a column, for example a seed")
             environments.append(environment)
         return tooling.Conversations(self.tokenizer(), prompts, self._tools, environments, self.stop_ids, self.config.max_turns,
                                      self.config.max_tool_tokens, self.config.history == "render")

@@ -151,7 +151,7 @@ def test_resume(base: outdo.Result, doer: outdo.Result, tmp_path: Path, monkeypa
 
     tired.__name__ = "letters"
     folder = tmp_path / "r"
-    with pytest.raises(lock.Interrupted, match="go on with: the same call and resume = "):
+    with pytest.raises(lock.Interrupted, match="resume with: the same call and resume = "):
         outdo.reinforce(base, ROWS, tired, out=folder, **RL, checkpoint_s=1e-9)
     assert not (folder / "stages" / "rl" / "done.json").exists()
     with pytest.raises(UserError, match="was made by another call: seed was 0; resume with the same arguments"):

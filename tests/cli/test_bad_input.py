@@ -107,13 +107,13 @@ def test_plugin_files_that_hold_something_else(tmp_path: Path) -> None:
     (["run", TINY, "--seed", "-1"], "seed = -1"),
     (["run", TINY, "--resume", "."], "--resume uses the run's own recipe; leave out RECIPE"),
     (["run", "--resume", ".", "--seed", "0"], "--resume uses the run's own recipe; leave out --seed"),
-    (["run", "--resume", "."], "'.' is no run folder"),
-    (["run", "--resume", "nowhere"], "'nowhere' is no run folder"),
-    (["report", "."], "'.' is no run folder"),
+    (["run", "--resume", "."], "'.' is not a run folder"),
+    (["run", "--resume", "nowhere"], "'nowhere' is not a run folder"),
+    (["report", "."], "'.' is not a run folder"),
     (["eval", "nowhere"], "'nowhere' does not exist"),
     (["eval", "nowhere:sft"], "'nowhere' does not exist"),
     (["eval", "."], "'.' is neither a run folder"),
-    (["eval", ".:sft"], "'.' is no run folder"),
+    (["eval", ".:sft"], "'.' is not a run folder"),
     (["eval", "REFERENCE:stf"], "run 'REFERENCE' has no stage 'stf'; did you mean 'sft'?"),
     (["eval", "REFERENCE", "--decode", "beam"], "--decode 'beam' is unknown"),
     (["eval", "REFERENCE", "--opponent", "perfekt"], "--opponent 'perfekt': task chess_endgame has no such name"),
@@ -142,7 +142,7 @@ def test_from_the_first_import_on(tmp_path: Path) -> None:
 def test_a_folder_that_exists(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     said = refused("run", TINY, "--out", "run", cwd=tmp_path)
-    assert said == "run folder 'run' exists; choose another --out, or go on with --resume run"
+    assert said == "run folder 'run' exists; choose another --out, or resume it with --resume run"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_an_unfinished_stage_cannot_be_measured(tmp_path: Path) -> None:
     run = Path(shutil.copytree(reference(), tmp_path / "run"))
     (run / "stages" / "rl" / "done.json").unlink()
     said = refused("eval", f"{run}:rl", cwd=tmp_path)
-    assert said == f"stage 'rl' of {run} is not finished; go on with it: outdo run --resume {run}"
+    assert said == f"stage 'rl' of {run} is not finished; resume it: outdo run --resume {run}"
     (run / "stages" / "sft" / "done.json").unlink()
     assert "has no finished stage yet" in refused("eval", run, cwd=tmp_path)
 

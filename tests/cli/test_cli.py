@@ -184,7 +184,7 @@ def test_a_run_in_a_terminal_with_ctrl_c(tmp_path: Path) -> None:
     child.expect(r"\d+ (s|min|h)[^\n]* left")
     child.sendintr()
     child.expect("finishing and saving this step")
-    child.expect("outdo: interrupted; go on with: outdo run --resume run")
+    child.expect("outdo: interrupted; resume with: outdo run --resume run")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130

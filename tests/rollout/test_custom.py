@@ -132,7 +132,7 @@ def test_finish(engine: Any, task: Dataset, prompts: list[Prompt]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (None, "gave no prompt_ids, completion_ids, logprobs; it owes a dict"),
+        (None, "gave no prompt_ids, completion_ids, logprobs; return a dict"),
         ({"logprobs": ...}, "gave no logprobs"),
         ({"completion_ids": [[5]]}, "gave 1 completion_ids for 3 prompts"),
         ({"logprobs": [[-1.0]] * 3}, "gave 1 logprobs for the 2 tokens of a completion of train/0/0"),

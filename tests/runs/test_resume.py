@@ -140,7 +140,7 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
         os.kill(running.pid, signal.SIGINT)
         ended = running.wait()
         assert ended.code == 130
-        assert ended.err.splitlines()[-1] == f"outdo: interrupted; go on with: outdo run --resume {folder}"
+        assert ended.err.splitlines()[-1] == f"outdo: interrupted; resume with: outdo run --resume {folder}"
         assert "Traceback" not in ended.err
         (checkpoint,) = (folder / "stages" / stage / "checkpoints").iterdir()
         assert int(checkpoint.name) == len(lines(metrics)) >= least, "the running step is finished and saved"

@@ -148,7 +148,7 @@ def test_ctrl_c_saves_all_and_says_how_to_go_on(tmp_path: Path) -> None:
     os.kill(running.pid, signal.SIGINT)
     ended = running.wait()
     assert ended.code == 130 and "Traceback" not in ended.err
-    assert ended.err.splitlines()[-1] == f"outdo: interrupted; go on with: outdo run --resume {folder}"
+    assert ended.err.splitlines()[-1] == f"outdo: interrupted; resume with: outdo run --resume {folder}"
     assert not workers(folder)
     for arm in ARMS:
         assert list((folder / "stages" / arm / "checkpoints").iterdir()), arm

@@ -16,11 +16,11 @@ def claim(e: Evidence) -> Iterator[Verdict]:
     if not e.rl or not e.trunk:
         return
     met = getattr(e.recipe.stage[e.rl], "opponents", ()) or e.opponents[:1]
-    strangers = [o for o in e.opponents if o not in met]
-    if not strangers:
+    unseen = [o for o in e.opponents if o not in met]
+    if not unseen:
         return
     found, worst = [], "supported"
-    for opponent in strangers:
+    for opponent in unseen:
         ours, start = e.final(e.rl, "greedy", opponent), e.final(e.trunk, "greedy", opponent)
         if ours is None or start is None:
             return
