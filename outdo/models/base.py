@@ -1,4 +1,4 @@
-"""What a language model is to the code that samples from it, trains it and counts its FLOPs: `Decoder` (fast) or `Fallback` (any other)."""
+"""What a language model is to sampling, training and FLOP counting: `Decoder` (fast) or `Fallback` (any other)."""
 
 from __future__ import annotations
 
