@@ -26,7 +26,8 @@ from outdo.types import BoolArray, Finish, FloatArray, IntArray, Prompt, Traject
 
 RolloutFunc = Callable[..., Mapping[str, Any]]
 NOTICE = ("rollout_func: its trainer is a stand-in with processing_class, args, state and generate(prompts), without model, "
-          "accelerator and vLLM; log-probs that it leaves out (None, or all zero) are computed; its own randomness is not resumed")
+          "accelerator and vLLM; log-probs that it leaves out (None, or all zero) are computed; its own randomness is not "
+          "resumed")
 _NEEDED = ("prompt_ids", "completion_ids", "logprobs")
 _BATCH_TOKENS = 8192  # padded, of log-probs computed here
 Said = str | Sequence[Mapping[str, Any]] | Sequence[int]
