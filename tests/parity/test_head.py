@@ -46,6 +46,8 @@ def test_token_logprobs(dtype: torch.dtype, temperature: float, rows_at_a_time: 
 @pytest.mark.parametrize("bias", [False, True])
 @torch.no_grad()
 def test_prepacked_products(dtype: torch.dtype, bias: bool) -> None:
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bf16 hardware: weights stay in their order")
     for rows, width, D in ((1, 80, 48), (4, 49, 34), (8, 96, 2), (33, 7, 48)):
         x, weight = draw(rows, 2, D).to(dtype), draw(width, D, seed=1).to(dtype)
         b = draw(width, seed=2).to(dtype) if bias else None

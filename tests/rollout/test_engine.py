@@ -196,6 +196,8 @@ def test_logprobs_equal_the_trainers(model: Decoder, asked: list[Prompt], temper
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_prepacked_weights_change_nothing(asked: list[Prompt], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Samplers have their weights in another order: the trainer's log-probs all the same."""
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("no bf16 hardware: weights stay in their order")
     monkeypatch.setattr("outdo.models.decoder._LARGE_BYTES", 0)
     model = decoder(config(hidden_size=128, intermediate_size=200, num_hidden_layers=4), std=0.15)
     sampler = engine(model, dtype, slots=11)
