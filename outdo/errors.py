@@ -24,6 +24,6 @@ def check(condition: bool, message: str) -> None:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or a list of the valid names: the end of a line about an unknown one."""
-    names = list(valid)
+    names = list(dict.fromkeys(valid))
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(sorted(names)) or 'nothing'}"

@@ -48,7 +48,7 @@ def imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | None
              steps: int | None, flops: float | None, batch_size: int, max_tokens: int | None, learning_rate: float | None,
              lora: bool | int | Mapping[str, Any], freeze: Sequence[str], tokenizer: str | None, eval_prompts: int | None,
              seed: int, name: str, out: str | Path | None, resume: str | Path | None, quiet: bool,
-             overrides: Mapping[str, Any]) -> Result:  # fmt: skip
+            dry_run: bool, overrides: Mapping[str, Any]) -> Result:  # fmt: skip
     rows, heldout_rows, python, stage = None, None, list[str](), dict[str, Any]()
     if _is_task(dataset):
         check(eval_dataset is None, "a task holds prompts out by itself; leave out eval_dataset")
@@ -79,7 +79,8 @@ def imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | None
     if tokenizer is not None:
         data["model"]["tokenizer"] = tokenizer
     given = judged(data, Given(task, rows=rows, heldout_rows=heldout_rows), reward, reward_weights, None)
-    result: Result = run_recipe(data, given, overrides, 0 if eval_dataset is None else eval_prompts, out, resume, quiet)
+    result: Result = run_recipe(data, given, overrides, 0 if eval_dataset is None else eval_prompts, out, resume, quiet,
+                                dry_run)
     return result
 
 
@@ -219,6 +220,7 @@ FROM_TRL = {
     "loss_type": "algorithm", "lr_scheduler_type": "decay in optimizer = {...}",
     "warmup_steps": "warmup_steps in optimizer = {...}",
     "max_grad_norm": "max_grad_norm in optimizer = {...}", "weight_decay": "weight_decay in optimizer = {...}",
+    "assistant_only_loss": "the default: answers train, prompts do not", "completion_only_loss": "the default, too",
     "use_vllm": "nothing: outdo's engine samples", "top_k": "nothing: see top_p",
     "top_p": "nothing: outdo samples from the whole distribution, so that log-probabilities are those of the policy",
     "beta": "nothing yet: the KL divergence is not penalised",
@@ -227,11 +229,17 @@ FROM_TRL = {
 
 def _check_keys(overrides: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise UserError for an argument that neither the stage nor the recipe has, naming TRL's counterpart where there is one."""
+    check_names(overrides, known)
+    for key in overrides:
+        top = key.partition(".")[0]
+        check(top in known, f"unknown argument {key}{nearest(top, [*known, *ARGUMENTS])}")
+
+
+def check_names(overrides: Mapping[str, Any], known: Sequence[str] = ()) -> None:
+    """Raise UserError for an argument that TRL calls otherwise."""
     for key in overrides:
         top = key.partition(".")[0]
         check(top not in FROM_TRL or top in known, f"{key} is TRL's name; here it is {FROM_TRL.get(top)}")
-        arguments = [*known, *ARGUMENTS]
-        check(top in known, f"unknown argument {key}{nearest(top, arguments)}")
 
 
 def _parsed(data: dict[str, Any], flat: Mapping[str, Any]) -> Recipe:

@@ -23,7 +23,7 @@ from outdo.system import progress
 
 
 def reinforce(
-    model: Model, dataset: Data, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
+    model: Model, dataset: Data | None = None, reward: Reward | None = None, *, reward_weights: Sequence[float] = (),
     gold: Reward | None = None, tools: Sequence[Tool] = (), environment_factory: Environments | None = None,
     rollout_func: Tool | None = None, system: str | None = None, max_prompt_tokens: int | None = None,
     max_new_tokens: int | None = None, max_turns: int | None = None, max_tool_tokens: int | None = None,
@@ -31,7 +31,8 @@ def reinforce(
     temperature: float = 1.0, algorithm: str | Mapping[str, Any] = "grpo", learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
     name: str = "reinforce", out: str | Path | None = None, resume: str | Path | None = None, force: bool = False,
-    quiet: bool = False, eval_dataset: Data | None = None, dry_run: bool = False, **recipe_overrides: Any,
+    quiet: bool = False, eval_dataset: Data | None = None, columns: Mapping[str, str] | None = None,
+    dry_run: bool = False, **recipe_overrides: Any,
 ) -> Result:  # fmt: skip
     """Train a model with reinforcement learning: `run = outdo.reinforce("smollm2", rows, my_reward); run.save("my-doer")`.
 
@@ -42,6 +43,7 @@ def reinforce(
             own judge.
         gold: What is evaluated and never trained on. None is the task's judge; for rows it is the reward.
         eval_dataset: Rows to evaluate on, in place of a share of `dataset`.
+        columns: Our column = the data's, for example `{"question": "text"}` (docs/data.md).
         tools, environment_factory, rollout_func: As in TRL. `max_turns` and `max_tool_tokens` limit a conversation.
         steps, flops: The budget. None is one pass over the training prompts, at least 20 and at most 200 steps.
         prompts, group_size: A step samples `group_size` completions for each of `prompts` prompts.
@@ -55,11 +57,14 @@ def reinforce(
 
     Raises UserError.
     """
+    building.check_names(recipe_overrides)
+    check(dataset is not None, "reinforce takes a dataset: rows with prompts, or a task")
     dataset, reward, reward_weights, tools, environment, more = unpacked(dataset, reward, reward_weights, tools,
                                                                          environment_factory, max_turns, max_tool_tokens)
     reward, reward_weights = with_own(reward, reward_weights, environment)
-    table, task, python = building.task_table(dataset, tools, environment, eval_dataset=eval_dataset, system=system,
-                                              max_prompt_tokens=max_prompt_tokens, max_new_tokens=max_new_tokens, **more)
+    table, task, python = building.task_table(dataset, tools, environment, eval_dataset=eval_dataset, columns=columns,
+                                              system=system, max_prompt_tokens=max_prompt_tokens,
+                                              max_new_tokens=max_new_tokens, **more)
     check(reward is not None or table["name"] != "dataset", "rows alone say nothing about what is good; give reward = a function")
     chosen = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     stage = building.stage_table("rl", model, steps, flops, learning_rate, lora, freeze)
@@ -79,7 +84,7 @@ def imitate(
     max_tokens: int | None = None, learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), tokenizer: str | None = None,
     eval_prompts: int | None = None, seed: int = 0, name: str = "imitate", out: str | Path | None = None,
-    resume: str | Path | None = None, quiet: bool = False, **recipe_overrides: Any,
+    resume: str | Path | None = None, quiet: bool = False, dry_run: bool = False, **recipe_overrides: Any,
 ) -> Result:  # fmt: skip
     """Supervised fine-tuning on the answers in rows of any TRL shape (docs/data.md), or on a task's reference player.
 
@@ -98,7 +103,7 @@ def pretrain(
     flops: float | None = None, batch_size: int = 16, max_tokens: int | None = None, learning_rate: float | None = None,
     lora: bool | int | Mapping[str, Any] = False, freeze: Sequence[str] = (), eval_prompts: int | None = None, seed: int = 0,
     name: str = "pretrain", out: str | Path | None = None, resume: str | Path | None = None, quiet: bool = False,
-    **recipe_overrides: Any,
+    dry_run: bool = False, **recipe_overrides: Any,
 ) -> Result:  # fmt: skip
     """Train on every token of rows, or of a task's random play, from random weights or from a checkpoint.
 

@@ -46,6 +46,11 @@ class Judge(Configured):
         """What it holds in memory between calls, if that is much: the weights of models."""
         return 0.0
 
+    def lacks(self, t: Trajectory) -> list[str]:
+        """Columns without which this trajectory cannot be scored, by what the judge knows before it scores."""
+        del t
+        return []
+
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """One score per trajectory, in order."""

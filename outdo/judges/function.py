@@ -80,6 +80,11 @@ class FunctionJudge(Judge):
         parts = [f"{n} ({s}, weight {w:g})" for n, s, w in zip(self.names, styles, self.weights, strict=True)]
         return f"reward = {' + '.join(parts)}"
 
+    def lacks(self, t: Trajectory) -> list[str]:
+        """See `Judge.lacks`: the parameters of functions that weigh something."""
+        weighing = [r for r, w in zip(self.rewards, self.weights, strict=True) if w and isinstance(r, Reward)]
+        return sorted({name for r in weighing for name in r.missing(t)})
+
     def spent_flops(self) -> float:
         """See `Judge.spent_flops`."""
         return sum(r.spent_flops() for r in self.rewards if isinstance(r, Judge))

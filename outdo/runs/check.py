@@ -5,15 +5,17 @@ What is made on the way (task, judges, tokenizer, the models' shapes) is passed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from outdo import plugins
 from outdo.algorithms.base import Algorithm
-from outdo.errors import check
+from outdo.errors import UserError, check
 from outdo.evaluation import forgetting
 from outdo.judges.base import Judge, make_judge
 from outdo.models.base import LanguageModel
@@ -25,6 +27,7 @@ from outdo.stages.base import DataChecks, Given, Stage, check_known
 from outdo.system import trackers
 from outdo.tasks.base import Task, make_task
 from outdo.text.overlap import Withheld
+from outdo.types import Finish, Prompt, Trajectory
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     recipe = _sized(recipe, task)
     _check_splits(recipe, task)
     e = recipe.evaluation
+    _check_columns(recipe, task, (judge, gold))
     withheld = Withheld(task.withheld(e.split, e.prompts) if e.prompts else ())
     notes: list[str] = []
     for name, stage in stages.items():
@@ -71,6 +75,9 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
         found = stage.check_data(DataChecks(tokenizer, context, given, task, withheld, recipe.budget_flops(name),
                                             lambda text, name=name: notes.append(f"{name}: {text}")))  # type: ignore[misc]
         if found:
+            optimizer, steps = recipe.stage[name].optimizer, found.get("steps")
+            if steps is not None and optimizer.warmup_steps >= steps:  # no stage is all warm-up
+                found = {**found, "optimizer": optimizer.model_copy(update={"warmup_steps": steps // 5})}
             recipe = recipe.with_stage(name, found)
             stages[name] = make_stage(recipe, name)
     context = min(m.config.max_position_embeddings for m in models.values())
@@ -80,6 +87,33 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     return Checked(recipe, given, task, judge, gold, tokenizer, stages, models, corpus, withheld, tuple(notes))
 
 
+def _check_columns(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> None:
+    """Raise UserError where a judge needs columns that none of the first rows has: it would score nothing."""
+    split = next((s.split for s in recipe.stage.values() if s.learns_from_scores and hasattr(s, "split")), None)
+    split = split or (recipe.evaluation.split if recipe.evaluation.prompts else None)
+    if split is None or not task.one_reply:
+        return
+    size = task.size(split)
+    prompts = task.prompts(split, _LOOKED_AT if size is None else min(size, _LOOKED_AT), 0)
+    seen = [_unanswered(p) for p in prompts]
+    for judge in judges:
+        lacking = [judge.lacks(t) for t in seen]
+        if lacking and all(lacking):
+            have = ", ".join(k for k in prompts[0].row if k != "prompt")
+            raise UserError(f"judge {judge.name} needs the column {', '.join(lacking[0])}, which the rows do not have; there is "
+                            f"{have or 'none'}: rename the function's parameter, or name the column (task.columns)")
+
+
+def _unanswered(prompt: Prompt) -> Trajectory:
+    """A prompt with an empty completion."""
+    plain = isinstance(prompt.row.get("prompt"), str)
+    ids = np.append(prompt.token_ids, prompt.token_ids[-1:])
+    mask = np.arange(len(ids)) == len(ids) - 1
+    return Trajectory(prompt.id, 0, ids, mask, np.zeros(len(ids), np.float32), 0, Finish.STOP,
+                      {**prompt.row, "completion": "" if plain else [{"role": "assistant", "content": ""}]})
+
+
+_LOOKED_AT = 20  # rows whose columns are held against what the judges need
 _OBJECTS = ("data", "eval_data", "tools", "environment")  # options of a task that a call from Python may give as objects
 
 

@@ -40,6 +40,7 @@ def resolve(recipe: Recipe, given: Given | None = None) -> Recipe:
 # Learning rates where the recipe names none: (from demonstrations, from scores), by what trains.
 CHECKPOINT_LR, LORA_LR = (5e-5, 2e-5), (2e-4, 1e-4)
 _WARMUP_STEPS = 5
+_ROWS = 16  # of data in an optimiser step
 _PROMPTS, _GROUP_SIZE = 8, 16  # of a step that learns from scores
 
 
@@ -59,6 +60,8 @@ def _fine_tuning(recipe: Recipe, name: str) -> dict[str, Any]:
             changed["betas"] = (0.9, 0.99)
         kept = stage.optimizer.model_fields_set
         found["optimizer"] = stage.optimizer.model_copy(update={k: v for k, v in changed.items() if k not in kept})
+    if not stage.tries_task and "episodes" in type(stage).model_fields and "episodes" not in stage.model_fields_set:
+        found["episodes"] = _ROWS
     if stage.learns_from_scores:
         for key, value in (("prompts", _PROMPTS), ("group_size", _GROUP_SIZE)):
             if key in type(stage).model_fields and key not in stage.model_fields_set:

@@ -179,7 +179,7 @@ class Dataset(TextTask):
             check(chosen in self._factories, f"row {i} of {name} has environment = {chosen!r}; the column names one of "
                   f"{', '.join(self._factories)}")
         check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
-              f"question, and has {', '.join(row) or 'none'}")
+              f"question, and has {', '.join(row) or 'none'}; name yours: columns = {{ question = \"theirs\" }}")
         columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
         if "answer" not in columns and (known := _answer(row)):
             columns["expected"] = known  # what the row itself answers, for readers of the report

@@ -25,10 +25,13 @@ TARGETS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "la
 
 
 def renamed(row: Row, columns: Mapping[str, str], place: str = "the row") -> Row:
-    """The row with the columns that `columns` names (ours = theirs) under our names. Raises UserError."""
+    """The row with the columns that `columns` names (ours = theirs) under our names as well. Raises UserError.
+
+    Columns keep their own names beside, for reward functions, unless these mean something to outdo.
+    """
     for theirs in columns.values():
         check(theirs in row, f"{place} has no column {theirs!r}{nearest(theirs, [str(k) for k in row])}")
-    kept = {k: v for k, v in row.items() if k not in columns.values() and k not in columns}
+    kept = {k: v for k, v in row.items() if k not in columns and not (k in columns.values() and k in TARGETS)}
     return {**{ours: row[theirs] for ours, theirs in columns.items()}, **kept}
 
 

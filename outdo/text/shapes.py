@@ -43,7 +43,8 @@ def shape_of(row: Any, place: str = "the row") -> Shape:
     if shape is None:
         wanted = "; ".join("+".join(columns) for columns in COLUMNS.values())
         found = ", ".join(map(str, row)) or "(none)"
-        raise UserError(f"{place} has the columns {found}; wanted are those of one shape: {wanted}")
+        raise UserError(f"{place} has the columns {found}; wanted are those of one shape: {wanted}; question+answer; "
+                        "instruction+output; conversations; name yours: columns = { ours = \"theirs\" }, --columns OURS=THEIRS")
     _check_columns(row, shape, place)
     return shape
 

@@ -45,6 +45,26 @@ def test_an_unknown_argument() -> None:
         outdo.reinforce("smollm2", ROWS, letters, groop_size=3)
 
 
+def test_names_of_trl_for_what_is_required() -> None:
+    with pytest.raises(UserError, match=r"train_dataset is TRL.s name; here it is dataset"):
+        outdo.reinforce("smollm2", train_dataset=ROWS, reward_funcs=letters)
+    with pytest.raises(UserError, match="reinforce takes a dataset"):
+        outdo.reinforce("smollm2", reward=letters)
+
+
+def test_columns_and_dry_runs_of_every_call(base: outdo.Result) -> None:
+    """A short stage on a checkpoint is not all warm-up."""
+    rows = [{"ticket": r["prompt"], "reply": r["answer"]} for r in ROWS]
+    names = {"prompt": "ticket", "completion": "reply"}
+    assert outdo.imitate(base, rows, columns=names, dry_run=True, **SHORT) is None  # type: ignore[func-returns-value]
+
+    def known(completions: list[str], reply: list[str], **kwargs: Any) -> list[float]:
+        return [float(len(r)) for r in reply]
+
+    done = outdo.reinforce(base, rows, known, columns={"prompt": "ticket"}, dry_run=True, **RL)
+    assert done is None  # type: ignore[func-returns-value]
+
+
 def test_the_documents_hold_the_same_table() -> None:
     text = (Path(__file__).parents[2] / "docs" / "from_trl.md").read_text(encoding="utf-8")
     for theirs in FROM_TRL:

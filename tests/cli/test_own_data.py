@@ -57,6 +57,13 @@ def test_what_init_writes(place: Path, model: Path) -> None:
     assert wrong.code == 2 and "rewards.py has no wrong; there is right" in wrong.err
 
 
+def test_a_reward_that_needs_a_column_that_is_not_there(place: Path) -> None:
+    reward = "def f(completions, departmnt, **kw):\n    return [0.0] * len(completions)\n"
+    (place / "other.py").write_text(reward, encoding="utf-8")
+    done = forked("run", "recipe.toml", "--dry-run", *SMALL, "--set", 'judge.functions=["other.py:f"]', cwd=place)
+    assert done.code == 2 and "judge function needs the column departmnt, which the rows do not have; there is" in done.err
+
+
 def test_what_a_dry_run_shows(place: Path) -> None:
     """Only keys that mean something here; the rows that are measured on do not train, and the plan says how many."""
     done = forked("run", "recipe.toml", "--dry-run", *SMALL, cwd=place)

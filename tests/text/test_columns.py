@@ -52,6 +52,13 @@ def test_columns_of_ones_own(tmp_path: Path) -> None:
             list(rows.load(file, columns=columns))
 
 
+def test_a_named_column_keeps_its_own_name() -> None:
+    """Reward functions know it by that, unless the name means something to outdo."""
+    row = adapt({"ticket": "Where?", "department": "post", "text": "x"}, {"question": "ticket", "answer": "department"})
+    assert row["department"] == row["answer"] == "post" and row["ticket"] == "Where?"
+    assert "text" not in adapt({"text": "Where?", "department": "post"}, {"question": "text", "answer": "department"})
+
+
 def test_text_files(tmp_path: Path) -> None:
     file = tmp_path / "book.txt"
     file.write_text("One.\nStill one.\n\n\nTwo.\n", encoding="utf-8")

@@ -95,7 +95,7 @@ class Evaluations:
         judging = Usage(judge_flops=loop.judge.spent_flops() + self.run.gold.spent_flops())
         loop.ledger.book(loop.step, "evaluate", m.usage + judging, loop.clock.read())
         against = ("" if opponent == "none" else f" vs {opponent}") + ("" if main else f", {split}")
-        self.run.show(loop.name, loop.spent, f"{decode} {f'{m.value:.1%}' if m.share else f'{m.value:.3g}'}{against}")
+        self.run.show(loop.name, loop.spent, f"{decode} {_said(m)}{against}")
         return m
 
     def _inherited(self) -> list[dict[str, Any]]:
@@ -148,3 +148,10 @@ class Evaluations:
 def _flat(extra: dict[str, Any]) -> dict[str, Any]:
     """As trackers have it: each reward function's mean under `reward/<name>`, as in metrics.jsonl."""
     return {**extra, **{f"reward/{name}": mean for name, mean in extra.get("parts", {}).items()}}
+
+
+def _said(m: Measurement) -> str:
+    """The score for the progress display."""
+    if np.isnan(m.value):
+        return "no score: the gold judge could score none of the answers"
+    return f"{m.value:.1%}" if m.share else f"{m.value:.3g}"

@@ -43,7 +43,6 @@ class RolloutConfig(StageConfig):
     rollout: str | None = None  # who generates, in place of the engine: TRL's rollout_func as "my_rollouts.py:name"
     minibatch_tokens: int = Field(default=2048, ge=1)  # trained tokens per optimiser step
     epochs: int = Field(default=1, ge=1)  # passes over each step's samples
-    # Where neither steps nor flops end the stage: one pass over the training prompts, at least 20 and at most 200 steps.
     stop_on_collapse: bool = False  # end the run if the reward collapses or no group differs any more (default: a warning)
     allow_no_signal: bool = False  # start even if the pre-flight check finds no learning signal
 
