@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -49,19 +50,19 @@ def imitate(kind: str, *, model: Model, dataset: Data, eval_dataset: Data | None
              lora: bool | int | Mapping[str, Any], freeze: Sequence[str], tokenizer: str | None, eval_prompts: int | None,
              seed: int, name: str, out: str | Path | None, resume: str | Path | None, quiet: bool,
             dry_run: bool, overrides: Mapping[str, Any]) -> Result:  # fmt: skip
-    rows, heldout_rows, python, stage = None, None, list[str](), dict[str, Any]()
+    rows, heldout_rows, python, stage, columns = None, None, list[str](), dict[str, Any](), overrides.get("columns")
     if _is_task(dataset):
         check(eval_dataset is None, "a task holds prompts out by itself; leave out eval_dataset")
         eval_dataset = dataset
     elif isinstance(dataset, str | Path):
         stage["data"] = _absolute(dataset)
     else:
-        rows, python, stage["data"] = text_rows.load(dataset), ["dataset"], "rows from Python"
+        rows, python, stage["data"] = text_rows.load(dataset, columns=columns), ["dataset"], "rows from Python"
     if eval_dataset is not None and reward is None and not _is_task(eval_dataset):
         if isinstance(eval_dataset, str | Path):
             stage["heldout_data"] = _absolute(eval_dataset)
         else:
-            heldout_rows, stage["heldout_data"] = text_rows.load(eval_dataset), "eval_dataset from Python"
+            heldout_rows, stage["heldout_data"] = text_rows.load(eval_dataset, columns=columns), "eval_dataset from Python"
             python.append("eval_dataset")
         eval_dataset = None
     if steps is None and flops is None:
@@ -205,9 +206,6 @@ def resolved(data: dict[str, Any], given: Given, overrides: Mapping[str, Any], p
     return resolve(_parsed(data, flat), given), given
 
 
-ARGUMENTS = ("group_size", "prompts", "max_new_tokens", "max_prompt_tokens", "max_tokens", "batch_size", "learning_rate",
-             "steps", "flops", "lora", "freeze", "tokenizer", "eval_dataset", "eval_prompts", "system", "temperature",
-             "algorithm")  # fmt: skip
 # Arguments of TRL's trainers and configs -> what does it here. docs/from_trl.md is this table; a test holds the two together.
 FROM_TRL = {
     "num_generations": "group_size", "max_completion_length": "max_new_tokens", "max_prompt_length": "max_prompt_tokens",
@@ -229,10 +227,13 @@ FROM_TRL = {
 
 def _check_keys(overrides: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise UserError for an argument that neither the stage nor the recipe has, naming TRL's counterpart where there is one."""
+    from outdo.api import calls  # it imports this module
+
+    arguments = {name for call in (calls.reinforce, calls.imitate) for name in inspect.signature(call).parameters}
     check_names(overrides, known)
     for key in overrides:
         top = key.partition(".")[0]
-        check(top in known, f"unknown argument {key}{nearest(top, [*known, *ARGUMENTS])}")
+        check(top in known, f"unknown argument {key}{nearest(top, [*known, *sorted(arguments)])}")
 
 
 def check_names(overrides: Mapping[str, Any], known: Sequence[str] = ()) -> None:

@@ -16,11 +16,10 @@ from rich.console import Console, RenderableType
 
 from outdo import report
 from outdo.errors import check
-from outdo.models import hf
+from outdo.models import fetch, hf
 from outdo.recipe import load
 from outdo.report import terminal
 from outdo.rollout.engine import Engine, Sampling
-from outdo.runs.start import final_checkpoint
 from outdo.system import files
 from outdo.tasks.base import Task
 from outdo.text import chat
@@ -48,7 +47,7 @@ class Result:
     @property
     def checkpoint(self) -> Path:
         """The last stage's weights and tokenizer, in Hugging Face layout."""
-        return final_checkpoint(self.folder, self.stage)
+        return fetch.last_checkpoint(self.folder, self.stage)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def run(
 
     outdo run chess_endgame --dry-run
 
+    outdo run recipe.toml (written by outdo init, for your model, data and reward)
+
     outdo run my_recipe.toml --set stage.rl.steps=50 --seed 1 --out runs/try
 
     outdo run --resume runs/try

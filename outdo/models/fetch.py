@@ -82,11 +82,17 @@ def _in_run(source: str) -> Path | None:
         run = Path(before).expanduser()
     if not (run / "recipe.toml").is_file():
         return None
+    return last_checkpoint(run, stage)
+
+
+def last_checkpoint(run: Path, stage: str = "") -> Path:
+    """The last checkpoint of a run's finished stage; "": of the last stage that is finished. Raises UserError."""
     names = list(tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8")).get("stage", {}))
     check(not stage or stage in names, f"run {str(run)!r} has no stage {stage!r}{nearest(stage, names)}")
     finished = [n for n in names if (run / "stages" / n / "done.json").is_file()]
-    wanted = stage or (finished[-1] if finished else "")
-    check(wanted in finished, f"{source!r} is not finished yet; resume it: outdo run --resume {run}")
+    check(bool(stage or finished), f"run {str(run)!r} has no finished stage yet; resume it: outdo run --resume {run}")
+    wanted = stage or finished[-1]
+    check(wanted in finished, f"stage {wanted!r} of {run} is not finished; resume it: outdo run --resume {run}")
     return run / "stages" / wanted / str(files.read_json(run / "stages" / wanted / "done.json")["checkpoint"])
 
 

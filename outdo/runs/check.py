@@ -79,7 +79,6 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
             if steps is not None and optimizer.warmup_steps >= steps:  # no stage is all warm-up
                 found = {**found, "optimizer": optimizer.model_copy(update={"warmup_steps": steps // 5})}
             recipe = recipe.with_stage(name, found)
-            stages[name] = make_stage(recipe, name)
     context = min(m.config.max_position_embeddings for m in models.values())
     recipe = _written_out(recipe, given, task)
     stages = {name: make_stage(recipe, name) for name in recipe.stage}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from outdo.errors import check
 from outdo.recipe import Recipe, load
 from outdo.runs import origin
+from outdo.stages.common.saving import options_of
 from outdo.system import files
 
 
@@ -29,7 +29,7 @@ def check_resumable(recipe: Recipe, folder: Path, force: bool = False) -> None:
         done = files.read_json(file) if file.exists() else {}
         check(isinstance(done, dict) and (not file.exists() or "checkpoint" in done), f"{file} is damaged; delete it and resume: "
               "the stage goes on from its last checkpoint")
-        before, now = done.get("options"), json.loads(json.dumps(stage.model_dump(mode="json", by_alias=True)))
+        before, now = done.get("options"), options_of(stage)
         if before is not None:
             changed = [k for k in now if before.get(k) != now[k] and k != "allow_no_signal"]
             check(not changed, f"stage {name} in {folder} is finished, and its recipe has been edited since "

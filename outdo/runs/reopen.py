@@ -18,7 +18,7 @@ from outdo.recipe import Recipe, load, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.runs.resolve import compute_device, compute_dtype, resolve
-from outdo.runs.start import check_fits, final_checkpoint, say, tokenizer_of
+from outdo.runs.start import check_fits, say, tokenizer_of
 from outdo.stages.base import Given
 from outdo.system import machine
 from outdo.tasks.base import Task, make_task
@@ -52,22 +52,11 @@ def locate(target: str) -> tuple[Path, Path | None]:
         return fetch.resolve(target, say), None
     check(path.is_dir(), f"{str(path)!r} does not exist; give a run folder, RUN:stage or a checkpoint; {fetch.FORMS}")
     if (path / "recipe.toml").is_file():
-        return final_checkpoint(path, _stage_of(path, stage)), path
+        return fetch.last_checkpoint(path, stage or ""), path
     check(stage is None, f"{str(path)!r} is not a run folder (it has no recipe.toml), so it has no stage {stage!r}")
     check((path / "config.json").is_file(), f"{str(path)!r} is neither a run folder (no recipe.toml) nor a checkpoint "
                                             "(no config.json); checkpoints lie in RUN/stages/STAGE/checkpoints/")
     return path, next((p for p in path.resolve().parents if (p / "recipe.toml").is_file()), None)
-
-
-def _stage_of(run: Path, stage: str | None) -> str:
-    """The stage asked for, or the last finished one."""
-    recipe = load(run / "recipe.toml")
-    if stage is not None:
-        check(stage in recipe.stage, f"run {str(run)!r} has no stage {stage!r}{nearest(stage, list(recipe.stage))}")
-        return stage
-    finished = [n for n in recipe.order() if (run / "stages" / n / "done.json").exists()]
-    check(bool(finished), f"run {str(run)!r} has no finished stage yet; resume with: outdo run --resume {run}")
-    return finished[-1]
 
 
 def recipe_for(run: Path | None, recipe: Path | None, task: str | None, overrides: Mapping[str, Any]) -> Recipe:

@@ -25,10 +25,9 @@ from outdo.system import environment, files, machine
 
 def run(checked: Checked, folder: Path, show: Show) -> Path:
     """Run, or resume, a recipe in `folder`. Returns the path of summary.json. Raises UserError."""
-    recipe, threads, folder = checked.recipe, torch.get_num_threads(), folder.absolute()
-    state = begin(checked, folder, show)
-    folder = state.folder
-    measure_players(folder, recipe, state.task, state.gold, state.heldout)
+    threads, state = torch.get_num_threads(), begin(checked, folder, show)
+    folder = state.folder  # absolute: user code may change the working directory
+    measure_players(folder, state.recipe, state.task, state.gold, state.heldout)
     try:
         _run_stages(checked, state, threads)
     except UserError as e:  # what was done before is measured, and worth reading
@@ -67,7 +66,7 @@ def begin(checked: Checked, folder: Path, show: Show) -> Run:
     """Write what the run folder begins with, and gather what all stages of the run share."""
     recipe, task = checked.recipe, checked.task
     dtype = compute_dtype(recipe)
-    folder = folder.resolve()  # user code may change the working directory
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "recipe.toml").exists():
         files.write_text(folder / "recipe.toml", recipe.to_toml())

@@ -14,7 +14,7 @@ from outdo.models import adapt, fetch, hf
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.recipe import Recipe
-from outdo.system import files, randomness
+from outdo.system import randomness
 from outdo.tasks.base import Task
 
 
@@ -106,18 +106,10 @@ def model_of(recipe: Recipe, name: str, task: Task, folder: Path) -> LanguageMod
     """
     source, parent = recipe.stage[name].source, recipe.parent(name)
     if source is not None:
-        model = hf.load(final_checkpoint(folder, parent) if parent else fetch.resolve(source, say))
+        model = hf.load(fetch.last_checkpoint(folder, parent) if parent else fetch.resolve(source, say))
         if parent is None and not Path(source).exists() and "/" in source:
             model.source = source  # of the hub: an adapter's base that others can find
         return adapted(recipe, name, model)
     model = Decoder(decoder_config(recipe, task, len(task.tokenizer())))
     model.init_weights(torch.Generator().manual_seed(randomness.key(recipe.seed, "weights")))
     return adapted(recipe, name, model)
-
-
-def final_checkpoint(folder: Path, stage: str) -> Path:
-    """The last checkpoint of a finished stage. Raises UserError if the stage is not finished."""
-    stage_folder = folder / "stages" / stage
-    done = stage_folder / "done.json"
-    check(done.exists(), f"stage {stage!r} of {folder} is not finished; resume it: outdo run --resume {folder}")
-    return stage_folder / str(files.read_json(done)["checkpoint"])

@@ -87,6 +87,7 @@ class Dataset(TextTask):
         if not self._factories:
             self._described[""] = tooling.schemas(self._tools)
         self._pools: dict[str, list[dict[str, Any]]] = {}
+        self._splits: dict[str, list[dict[str, Any]]] = {}
         self._dropped: dict[str, tuple[int, int]] = {}  # split: (prompts longer than the limit, all)
 
     @classmethod
@@ -146,6 +147,11 @@ class Dataset(TextTask):
 
     def _split_rows(self, split: str) -> list[dict[str, Any]]:
         """The rows that fall to a split. No prompt that is measured on trains."""
+        if split not in self._splits:
+            self._splits[split] = self._chosen(split)
+        return self._splits[split]
+
+    def _chosen(self, split: str) -> list[dict[str, Any]]:
         c, measured = self.config, self._eval_rows
         if measured is not None and split == "heldout":
             return measured

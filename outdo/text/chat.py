@@ -27,9 +27,10 @@ _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 class Chat:
     """Renders conversations with the tokenizer's chat template, which is given the row's `tools` and `chat_template_kwargs`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], place: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], place: str, marker: str | None = None) -> None:
+        """marker: the tokenizer's `closing_marker`; where there is one, texts to train on end with it."""
         tools = row.get("tools") or None
-        self.tokenizer, self.place = tokenizer, place
+        self.place, self.marker = place, marker
         try:
             self.tools = without_none(json.loads(tools) if isinstance(tools, str) else tools)
             self.template: str = tokenizer.get_chat_template(tools=self.tools)
@@ -90,7 +91,7 @@ class Chat:
 
     def _closed(self, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
         """With the marker that ends a turn where the template leaves that to the next role's: it trains, so replies end."""
-        marker = closing_marker(self.tokenizer)
+        marker = self.marker
         if marker is None:
             return text, spans
         if spans and spans[-1][1] == len(text):

@@ -21,8 +21,9 @@ def choose(config: RowOptions, rows: Rows, given: Rows | None = None) -> tuple[M
     if config.heldout_data is None and given is None:
         return by_hash(rows, config.heldout), True
     own = source(config)
-    return dict(enumerate(first(own.data if given is None else given, MOST_ROWS, own.data_split, own.stream, own.columns,
-                                own.documents))), False
+    found = (first(own.data, MOST_ROWS, own.data_split, own.stream, own.columns, own.documents) if given is None
+             else first(given, MOST_ROWS))
+    return dict(enumerate(found)), False
 
 
 def by_hash(rows: Rows, share: float) -> dict[int, Row]:

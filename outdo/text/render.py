@@ -7,6 +7,7 @@ write up to its end token. Each such stretch is encoded by itself, as it is when
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from outdo.errors import UserError, check
-from outdo.text.chat import Chat, Messages, Span, known_ends, without_none
+from outdo.text.chat import Chat, Messages, Span, closing_marker, known_ends, without_none
 from outdo.text.rows import Row, RowOptions, Rows, first
 from outdo.text.shapes import Shape, shape_of
 from outdo.types import BoolArray, IntArray, Sample
@@ -52,10 +53,9 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, everything: bool = False,
                  turns: str = "auto") -> None:
         self.tokenizer, self.context, self.everything, self.turns = tokenizer, context, everything, turns
-        try:
-            self._ends = known_ends(tokenizer)
-        except UserError:  # the template cannot be rendered at all: each row says so with its number
-            self._ends = {tokenizer.eos_token_id} - {None}
+        self._ends, self._marker = {tokenizer.eos_token_id} - {None}, None
+        with contextlib.suppress(UserError):  # the template cannot be rendered at all: each row says so with its number
+            self._ends, self._marker = known_ends(tokenizer), closing_marker(tokenizer)
         # What the tokenizer puts before a text: its start token or nothing.
         self._start = [t for t in tokenizer("").input_ids[:1] if t == tokenizer.bos_token_id]
 
@@ -90,10 +90,14 @@ class Renderer:
         return ids, trains
 
     def _chat(self, prompt: Messages, answer: Messages | None, row: Row, place: str) -> list[tuple[list[int], list[bool]]]:
-        chat = Chat(self.tokenizer, row, place)
-        texts: list[tuple[str, list[Span]]] = [(chat.text(prompt, generate=True), [])]
-        if answer is not None:
-            texts = [chat.whole(prompt, answer)] if self.everything else chat.pieces(prompt, answer, self.turns)
+        chat = Chat(self.tokenizer, row, place, self._marker)
+        texts: list[tuple[str, list[Span]]]
+        if answer is None:
+            texts = [(chat.text(prompt, generate=True), [])]
+        elif self.everything:
+            texts = [chat.whole(prompt, answer)]
+        else:
+            texts = chat.pieces(prompt, answer, self.turns)
         return [self._encode(text, spans, place) for text, spans in texts]
 
     def _encode(self, text: str, spans: Sequence[Span], place: str) -> tuple[list[int], list[bool]]:
@@ -134,9 +138,10 @@ def renderer(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: in
 
 def preview(config: RowOptions, tokenizer: PreTrainedTokenizerBase, context: int, n: int = 64,
             given: Rows | None = None) -> list[Rendered]:
-    """The first rows of a stage's data, or of the rows given instead. Raises UserError, also if they hold nothing to imitate."""
+    """The first rows of a stage's data, or of loaded rows instead. Raises UserError, also if they hold nothing to imitate."""
     render = renderer(config, tokenizer, context)
-    rows = first(config.data if given is None else given, n, config.data_split, config.stream, config.columns, config.documents)
+    rows = (first(config.data, n, config.data_split, config.stream, config.columns, config.documents) if given is None
+            else first(given, n))
     rendered = [r for i, row in enumerate(rows) for r in render(row, f"{config.data}, row {i}")]
     shape, columns = shape_of(rows[0]), ", ".join(map(str, rows[0]))
     check(any(r.trained_tokens for r in rendered), f"{config.data}: none of the first {len(rows)} rows ({shape}: {columns}) has "

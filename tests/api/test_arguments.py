@@ -92,6 +92,14 @@ def test_a_dry_run_writes_nothing(base: outdo.Result, tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_columns_of_rows_to_imitate(base: outdo.Result, tmp_path: Path) -> None:
+    """Named once, they hold for the check before training, for training and for the rows that the loss is measured on."""
+    rows = [{"asked": r["prompt"], "said": f" {r['answer']}"} for r in ROWS[:19]]
+    columns = {"prompt": "asked", "completion": "said"}
+    run = outdo.imitate(base, rows, eval_dataset=rows[:3], columns=columns, out=tmp_path / "a", learning_rate=1e-3, **SHORT)
+    assert sum(m["episodes"] for m in run.metrics) == 19
+
+
 def test_passes_over_rows(base: outdo.Result, tmp_path: Path) -> None:
     """19 rows twice, 16 to a step: three steps, the last of which is smaller."""
     rows = [{"prompt": r["prompt"], "completion": f" {r['answer']}"} for r in ROWS[:19]]

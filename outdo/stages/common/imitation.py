@@ -83,7 +83,8 @@ class Imitation(Stage):
         config: ImitationConfig = self.config
         if config.data is None:
             return {}
-        rendered = render.preview(config, data.tokenizer, data.context, given=data.given.rows)
+        loaded = load_rows(config, data.given)
+        rendered = render.preview(config, data.tokenizer, data.context, given=loaded)
         if config.heldout_data is not None:
             render.preview(heldout.source(config), data.tokenizer, data.context, given=data.given.heldout_rows)
         cut = sum(r.cut_tokens > 0 for r in rendered) / len(rendered)
@@ -94,21 +95,15 @@ class Imitation(Stage):
             idle = sum(not r.trained_tokens for r in rendered) / len(rendered)
             more = f"; {idle:.0%} have no token left to train on and are left out" if idle else ""
             data.note(f"{cut:.0%} of the first {len(rendered)} rows are longer than the model reads and {verb}{more}")
-        if chat.never_ends(data.tokenizer) and "messages" in shape_of(self._first(data.given)).value:
+        if chat.never_ends(data.tokenizer) and "messages" in shape_of(next(iter(loaded))).value:
             data.note(chat.NEVER_ENDS)
-        return self._length(data)
+        return self._length(data, loaded)
 
-    def _first(self, given: Given) -> rows.Row:
-        config: ImitationConfig = self.config
-        return rows.first(config.data if given.rows is None else given.rows, 1, config.data_split, config.stream, config.columns,
-                          config.documents)[0]
-
-    def _length(self, data: DataChecks) -> dict[str, Any]:
+    def _length(self, data: DataChecks, loaded: rows.Rows) -> dict[str, Any]:
         """How many steps the passes over the rows take; rows that the task measures on are found and told."""
         config: ImitationConfig = self.config
         if config.stream:
             return {}
-        loaded = load_rows(config, data.given)
         measured, theirs = heldout.choose(config, loaded, data.given.heldout_rows)
         left = [row for i, row in enumerate(loaded) if not (theirs and i in measured)]
         withheld = sum(data.withheld.holds(row) for row in left) if data.withheld else 0
@@ -157,8 +152,8 @@ def imitate_player(loop: Loop, keep: Callable[[Loop, list[Trajectory]], list[Tra
 def play(loop: Loop, step: int) -> dict[int, list[Trajectory]]:
     """The player's episodes of this step and of some later ones against the same opponent, by step.
 
-    Players that compute in arrays take hardly longer for hundreds of episodes than for one. Every episode has prompt and luck of
-    its own, so it goes as it would have gone alone.
+    Players that compute in arrays take hardly longer for hundreds of episodes than for one. Every episode has its own
+    prompt and random numbers, so it goes as it would have gone alone.
     """
     config: ImitationConfig = loop.config
     n, apart = config.episodes, len(config.opponents) or 1  # opponents take turns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
 
 def options_of(config: Any) -> dict[str, Any]:
     """A stage's options as plain data."""
-    return json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))  # type: ignore[no-any-return]
+    return dict(config.model_dump(mode="json", by_alias=True))
 
 
 def _lines(folder: Path) -> dict[str, int]:
