@@ -125,6 +125,7 @@ def _live_output(console: Console) -> bool:
 def _live(progress: Progress, plan: Planned, pace: Pace) -> Show:
     whole = progress.add_task("[bold]whole run", total=_TICKS, completed=round(_TICKS * pace.overall), text="")
     rows: dict[str, TaskID] = {}
+    evaluated: dict[str, str] = {}  # stays in sight beside the news of the steps that follow
     for s in plan.stages:
         text = "done before" if s.done else f"about {duration(s.weight)}"
         rows[s.name] = progress.add_task(s.name, total=_TICKS, completed=_TICKS * s.done, text=text)
@@ -136,7 +137,10 @@ def _live(progress: Progress, plan: Planned, pace: Pace) -> Show:
         if "\n" in message:
             progress.console.print(message, markup=False, highlight=False)
         elif message:
-            progress.update(rows[stage], text=message.removeprefix(STATUS))
+            if not message.startswith(STATUS):
+                evaluated[stage] = message
+            news = message.removeprefix(STATUS) if message.startswith(STATUS) else ""
+            progress.update(rows[stage], text="  ".join(t for t in (news, evaluated.get(stage)) if t))
         left = pace.left_s(now)
         progress.update(whole, completed=_TICKS * pace.overall, text="" if left is None else f"{duration(left)} left")
 
