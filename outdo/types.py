@@ -8,7 +8,7 @@ L layers, H heads, D width, V vocabulary. Units are suffixes: _tokens, _s, _flop
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # recipes are read and refused without torch
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+OfVocabulary = Callable[["Tensor", "Tensor | None"], "Tensor"]
 
 LARGEST_SCORE = 1e30  # of a score, either way: sums and squares of what is larger are no longer finite
 
@@ -64,6 +66,8 @@ class Trajectory:
     finish: Finish
     info: Mapping[str, Any] = field(default_factory=dict)  # facts that the task knows, JSON-serialisable
     values: FloatArray | None = None  # [T] the critic's expected score before each sampled token; None without a critic
+    ref_logprobs: FloatArray | None = None  # [T] nats under the reference policy; None where no algorithm asks for it
+    weights: FloatArray | None = None  # [T] factors of its advantages, where sampler and trainer disagree; None: 1
     # Earlier turns of the same episode, where the context of each turn was rendered anew instead of being continued.
     earlier: tuple[Trajectory, ...] = ()
 
@@ -116,6 +120,8 @@ class Sample:
     advantages: FloatArray  # [T] 0 where mask is False
     logprobs: FloatArray  # [T] under the sampling policy; 0 where mask is False
     returns: FloatArray | None = None  # [T] what a critic should expect before each token that trains; None without one
+    ref_logprobs: FloatArray | None = None  # [T] under the reference policy; None where no algorithm asks for it
+    pair: int | None = None  # samples of one number train in one micro-batch: a preferred answer and the other
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.mask), len(self.advantages), len(self.logprobs)}
@@ -134,6 +140,24 @@ class TokenBatch:
     old_logprobs: Tensor  # [N] under the sampling policy
     advantages: Tensor  # [N]
     sequence: Tensor  # [N] int64, which sequence of the micro-batch a token belongs to
+    ref_logprobs: Tensor | None = None  # [N] under the reference policy
+    # Calls a function on pieces of the tokens' whole distributions, log-probabilities of the policy [n, V] and of the teacher
+    # [n, V] or None -> its values [N], with gradient. Only where the algorithm asks for it.
+    vocabulary: Callable[[OfVocabulary], Tensor] | None = None
+
+    def lengths(self) -> Tensor:
+        """[sequences] float32, trained tokens of each."""
+        n = int(self.sequence.max()) + 1 if len(self.sequence) else 0
+        ones = self.logprobs.detach() * 0 + 1
+        return ones.new_zeros(n).index_add(0, self.sequence, ones)
+
+
+@dataclass(frozen=True)
+class Total:
+    """What trains in an optimiser step, over all of its micro-batches. Losses divide by these, so that any split adds up."""
+
+    tokens: int
+    sequences: int
 
 
 @dataclass(frozen=True)

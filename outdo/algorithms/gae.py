@@ -5,8 +5,9 @@ R at the end of an episode of n sampled tokens and the critic's values V_1 .. V_
 
     delta_t = V_{t+1} - V_t,  V_{n+1} = R        A_t = sum_k lambda^k delta_{t+k}        target of V_t: A_t + V_t
 
-Deviations: no discount; groups whose scores are all equal are skipped as in grpo; V_1 is not the critic's but the mean score of
-the group, which estimates the same thing from as many tries of the very same start.
+A token's penalty (KL in the reward) is subtracted from its delta. Deviations: no discount; groups whose scores are all equal are
+skipped as in grpo; V_1 is not the critic's but the mean score of the group, which estimates the same thing from as many tries of
+the very same start. `ppo` is the same with the critic alone.
 """
 
 from __future__ import annotations
@@ -33,13 +34,21 @@ class Gae(Grpo):
 
     config: Config
 
-    def per_token(self, outcome: float, group_mean: float, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def per_token(self, outcome: float, group_mean: float, values: FloatArray,
+                  penalty: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """See `Algorithm.per_token`."""
-        before = np.concatenate([[group_mean], values[1:]])
-        deltas = np.append(before[1:], outcome) - before
-        advantages = np.zeros(len(values), np.float32)
-        running = 0.0
-        for t in reversed(range(len(values))):
-            running = float(deltas[t]) + self.config.lam * running
-            advantages[t] = running
-        return advantages, (advantages + before).astype(np.float32)
+        return generalised(np.concatenate([[group_mean], values[1:]]), outcome, self.config.lam, 1.0, penalty)
+
+
+def generalised(values: FloatArray, outcome: float, lam: float, gamma: float,
+                penalty: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+    """Advantages [n] and targets [n] from the values [n] before each token and the outcome behind the last."""
+    deltas = gamma * np.append(values[1:], outcome / gamma) - values
+    if penalty is not None:
+        deltas = deltas - penalty
+    advantages = np.zeros(len(values), np.float32)
+    running = 0.0
+    for t in reversed(range(len(values))):
+        running = float(deltas[t]) + gamma * lam * running
+        advantages[t] = running
+    return advantages, (advantages + values).astype(np.float32)

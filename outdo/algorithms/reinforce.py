@@ -1,37 +1,31 @@
-"""REINFORCE with a leave-one-out baseline (Kool et al., 2019; Ahmadian et al., 2402.14740 "RLOO").
+"""REINFORCE with a leave-one-out baseline (Kool et al., 2019).
 
     A_i = R_i - mean_{j != i} R_j
     L   = -sum_t A_t log pi(y_t) / N
 
-Deviation from the papers: tokens are averaged over the whole batch, not per sequence. The gradient is only right for
-on-policy data: use one minibatch per rollout.
+Tokens are averaged over the whole batch; `rloo` sums each sequence, as published. The gradient is only right for on-policy
+data: use one minibatch per rollout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import torch
 from torch import Tensor
 
-from outdo.algorithms.base import Algorithm
-from outdo.algorithms.grpo import centred
+from outdo.algorithms.common.advantages import Advantages, Values, left_out
+from outdo.algorithms.common.policy_gradient import PolicyGradient
 from outdo.types import TokenBatch
 
 
-class Reinforce(Algorithm):
-    """Policy gradient without a ratio. Metrics: objective (sum of A log pi)."""
+class Reinforce(PolicyGradient):
+    """Policy gradient without a ratio: nothing is clipped."""
 
     name = "reinforce"
 
-    def advantages(self, values: Sequence[float | None]) -> list[float | None] | None:
+    def advantages(self, values: Values) -> Advantages:
         """R_i minus the mean of the others; see `Algorithm.advantages`."""
-        scored = sum(v is not None for v in values)
-        means = centred(values)
-        if means is None:
-            return None
-        return [None if a is None else a * scored / (scored - 1) for a in means]
+        return left_out(values)
 
-    def loss(self, batch: TokenBatch, total_tokens: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `Algorithm.loss`."""
-        objective = batch.logprobs * batch.advantages
-        return -objective.sum() / total_tokens, {"objective": objective.detach().sum()}
+    def objective(self, log_ratio: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """[N] A log pi; nothing is clipped."""
+        return batch.logprobs * batch.advantages, torch.zeros_like(batch.logprobs, dtype=torch.bool)

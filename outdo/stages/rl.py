@@ -35,7 +35,7 @@ class Rl(Rollouts):
         watch = Watch(loop)
         for step in loop.steps():
             groups, usage = gather(loop, step)
-            samples, discarded = credit(groups, loop.algorithm)
+            samples, discarded = credit(groups, loop.algorithm, self.config.mask_truncated)
             usage += Usage(discarded_tokens=discarded)
             trained, spent = learn(loop, samples, step)
             loop.keep_rollouts("train", groups[:1])

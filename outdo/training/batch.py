@@ -54,6 +54,7 @@ class MicroBatch:
     advantages_N: Tensor  # float32
     sequence_N: Tensor  # int64, number of the sample within the micro-batch
     returns_N: Tensor  # float32, what a critic should say; 0 without one
+    ref_logprobs_N: Tensor | None  # float32, under the reference policy; None without one
     lengths: IntArray  # position behind the last of each segment: the samples by number, then the shared prompts
     begins: IntArray  # position of the first: how much of the sample is a shared prompt
 
@@ -78,7 +79,7 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int, share: bool = Fa
     pieces = min(len(rows), -(-len(rows) * T // micro_tokens))
     ends = [len(rows) * i // pieces for i in range(pieces + 1)]  # of one size: a small rest would waste its padding
     parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
-    return [_collate([[whole[j] for j in row] for row in part], T, long) for part in parts]
+    return [_collate([[whole[j] for j in row] for row in part], T, long, share) for part in parts]
 
 
 def families(samples: Sequence[Sample], share: bool = True) -> list[Family]:
@@ -86,6 +87,8 @@ def families(samples: Sequence[Sample], share: bool = True) -> list[Family]:
 
     share: False keeps every sample by itself.
     """
+    if any(s.pair is not None for s in samples):
+        return _pairs(samples, share)
     if not share:
         return [Family([s], 0) for s in samples]
     same: dict[bytes, list[Sample]] = {}
@@ -101,6 +104,19 @@ def families(samples: Sequence[Sample], share: bool = True) -> list[Family]:
         parts = min(len(members), -(-sum(len(s.token_ids) - shared for s in members) // room))
         ends = [len(members) * i // parts for i in range(parts + 1)]
         out += [Family(members[start:end], shared if end - start > 1 else 0) for start, end in itertools.pairwise(ends)]
+    return out
+
+
+def _pairs(samples: Sequence[Sample], share: bool) -> list[Family]:
+    """Samples with the same `pair` stay together, with what they begin with shared where that is worth it."""
+    pairs: dict[int | None, list[Sample]] = {}
+    for i, s in enumerate(samples):
+        pairs.setdefault(-1 - i if s.pair is None else s.pair, []).append(s)
+    out = []
+    for members in pairs.values():
+        shared = min(map(_prompt, members))
+        same = len(members) > 1 and all(np.array_equal(s.token_ids[:shared], members[0].token_ids[:shared]) for s in members)
+        out.append(Family(members, shared if share and same and shared >= _SHARED_TOKENS else 0))
     return out
 
 
@@ -154,13 +170,13 @@ def _round_length(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool) -> MicroBatch:
+def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool, share: bool) -> MicroBatch:
     B, samples = len(rows) if long else round_rows(len(rows)), [s for row in rows for family in row for s in family.samples]
     shared = [family.shared for row in rows for family in row if family.shared]
     tokens, segments, parents, positions = (np.full((B, T), fill, np.int64) for fill in (0, -1, -2, 0))
     before = np.arange(B * T).reshape(B, T) - 1  # flat position of the token that predicts this one
     mask = np.zeros((B, T), bool)
-    old, advantages, returns = (np.zeros((B, T), np.float32) for _ in range(3))
+    old, advantages, returns, reference = (np.zeros((B, T), np.float32) for _ in range(4))
     begins: list[int] = []
     prompt = len(samples)  # the next shared prompt's segment
     for b, row in enumerate(rows):
@@ -180,21 +196,26 @@ def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool) -> MicroBatch
                     parents[b, at:end], before[b, at] = prompt, b * T + last
                 if s.returns is not None:
                     returns[b, at:end] = s.returns[p:]
+                if s.ref_logprobs is not None:
+                    reference[b, at:end] = s.ref_logprobs[p:]
                 begins.append(p)
                 at = end
             prompt += p > 0
     row_N, column_N = np.nonzero(mask)
-    alone = all(len(row) == 1 for row in rows) and not shared
+    crowded = any(len(family.samples) > 1 for row in rows for family in row)  # rows may be longer than the context
+    alone = all(len(row) == 1 for row in rows) and not crowded
+    referred = any(s.ref_logprobs is not None for s in samples)
     return MicroBatch(
         tokens_BT=torch.from_numpy(tokens),
         segments_BT=None if alone else torch.from_numpy(segments),
-        prompts=Prompts(torch.from_numpy(parents), torch.from_numpy(positions)) if shared or long else None,
+        prompts=Prompts(torch.from_numpy(parents), torch.from_numpy(positions)) if long or (share and crowded) else None,
         predicts_N=torch.from_numpy(before[row_N, column_N]),
         targets_N=torch.from_numpy(tokens[row_N, column_N]),
         old_logprobs_N=torch.from_numpy(old[row_N, column_N]),
         advantages_N=torch.from_numpy(advantages[row_N, column_N]),
         sequence_N=torch.from_numpy(segments[row_N, column_N]),
         returns_N=torch.from_numpy(returns[row_N, column_N]),
+        ref_logprobs_N=torch.from_numpy(reference[row_N, column_N]) if referred else None,
         lengths=np.array([*(len(s.token_ids) for s in samples), *shared]),
         begins=np.array(begins + [0] * len(shared)),
     )

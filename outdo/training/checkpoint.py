@@ -5,7 +5,7 @@ Randomness needs no state (see `outdo.system.randomness`) and the data position 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,18 @@ class Progress:
 
     step: int
     evaluated: int
+    further: dict[str, Any] = field(default_factory=dict)  # what else the stage kept: the algorithm's state, the reference
 
 
-def save(trainer: Trainer, progress: Progress, folder: Path, final: bool = False) -> None:
+def save(trainer: Trainer, progress: Progress, folder: Path, final: bool = False, further: dict[str, Any] | None = None) -> None:
     """Write training_state.pt into a checkpoint folder; it says nothing of the device that the trainer is on.
 
-    final: the stage is done, so the optimiser's state (twice the size of the weights) is left out.
+    final: the stage is done, so the optimiser's state (twice the size of the weights) is left out. further: what else the stage
+    needs to go on.
     """
     state = {"optimizer": {} if final else trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
              "step": progress.step, "evaluated": progress.evaluated,
-             "critic": trainer.critic.state_dict() if trainer.critic is not None else {}}
+             "critic": trainer.critic.state_dict() if trainer.critic is not None else {}, "further": further or {}}
     with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
         torch.save(_on_cpu(state), f)
 
@@ -49,7 +51,7 @@ def load(trainer: Trainer, folder: Path) -> Progress:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} does not fit the optimizer ({e}); resume with the recipe "
                         "that wrote it, or delete this folder") from None
     trainer.steps = state["optimizer_steps"]
-    return Progress(state["step"], state["evaluated"])
+    return Progress(state["step"], state["evaluated"], state["further"])
 
 
 def load_steps(folder: Path) -> int:
@@ -73,7 +75,8 @@ def _read(folder: Path) -> dict[str, Any]:
     """Only tensors and plain values are accepted, never pickled code."""
     try:
         state = dict(torch.load(folder / FILE, weights_only=True, map_location="cpu"))
-        return {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated", "critic")}
+        known = {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated", "critic")}
+        return {**known, "further": state.get("further", {})}
     except Exception as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
                         "it is damaged: delete this folder and resume from an earlier one") from None

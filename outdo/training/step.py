@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
-from outdo.models.flops import update_flops
+from outdo.models.flops import forward_flops, update_flops
 from outdo.system.machine import round_rows
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
-from outdo.types import Sample, TokenBatch, Usage
+from outdo.types import OfVocabulary, Sample, TokenBatch, Total, Usage
 
 _VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
+_LOGITS = 1 << 23  # float32 numbers of the vocabulary's distributions at a time
 
 
-Loss = Callable[[TokenBatch, int], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[TokenBatch, Total], tuple[Tensor, dict[str, Tensor]]]
 
 
 class NonFiniteError(RuntimeError):
@@ -35,11 +38,14 @@ class Trainer:
     """A model, its optimiser and the number of steps they have taken."""
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
-                 max_grad_norm: float = 1.0, temperature: float = 1.0, critic: Critic | None = None) -> None:
+                 max_grad_norm: float = 1.0, temperature: float = 1.0, critic: Critic | None = None,
+                 vocabulary: bool = False, teacher: LanguageModel | None = None) -> None:
+        """vocabulary: whether losses call `batch.vocabulary`. teacher: whose distributions they see there, a frozen model."""
         self.model, self.optimizer, self.dtype = model, optimizer, dtype
         self.micro_tokens, self.max_grad_norm, self.temperature = micro_tokens, max_grad_norm, temperature
-        self.critic = critic
+        self.critic, self.wants_vocabulary, self.teacher = critic, vocabulary, teacher
         self.parameters = [*(p for p in model.parameters() if p.requires_grad), *(critic.parameters() if critic else ())]
+        self._teacher_weights: Any = None
         self.steps = 0
 
     def step(self, samples: Sequence[Sample], loss: Loss, lr_scale: float = 1.0) -> tuple[dict[str, float], Usage]:
@@ -47,15 +53,16 @@ class Trainer:
 
         Raises NonFiniteError before any weight changes, ValueError if no token trains.
         """
-        batches = micro_batches(samples, self.micro_tokens, self.model.shares_prompts, self.model.long_rows(self.dtype))
+        batches = micro_batches(samples, self.micro_tokens, *self._layout)
         total = sum(len(b.targets_N) for b in batches)
+        whole = Total(total, sum(bool(s.mask.any()) for s in samples))
         if total == 0:
             raise ValueError(f"no token trains in these {len(samples)} samples")
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         usage = Usage()
         for batch in batches:
-            part, metrics = self._backward(batch.to(self.model.device), loss, total)
+            part, metrics = self._backward(batch.to(self.model.device), loss, whole)
             if not np.isfinite(part):
                 raise NonFiniteError("the loss", samples)
             for name, value in {"loss": torch.tensor(part * total), **metrics}.items():
@@ -72,13 +79,14 @@ class Trainer:
         return {**{k: v / total for k, v in sums.items()}, "grad_norm": norm, "trained_tokens": float(total),
                 "padding_waste": waste}, usage
 
-    def _backward(self, batch: MicroBatch, loss: Loss, total: int) -> tuple[float, dict[str, Tensor]]:
-        logprobs, values = self.forward(batch)
-        value, metrics = loss(TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), total)
+    def _backward(self, batch: MicroBatch, loss: Loss, total: Total) -> tuple[float, dict[str, Tensor]]:
+        tokens, values = self._tokens(batch)
+        logprobs = tokens.logprobs
+        value, metrics = loss(tokens, total)
         metrics = {**metrics, "logprob_gap": (logprobs.detach() - batch.old_logprobs_N).abs().sum()}
         if values is not None:
             errors = (values - batch.returns_N).square().sum()
-            value = value + _VALUE_WEIGHT * errors / total
+            value = value + _VALUE_WEIGHT * errors / total.tokens
             metrics["value_error"] = errors.detach()
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach()), metrics
@@ -88,15 +96,66 @@ class Trainer:
 
         Both float32, with gradient.
         """
+        tokens, values = self._tokens(batch)
+        return tokens.logprobs, values
+
+    def _tokens(self, batch: MicroBatch) -> tuple[TokenBatch, Tensor | None]:
+        """What a loss sees of the batch, and the critic's values [N]."""
         packed, N = self.model.pack(self.dtype), len(batch.targets_N)
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
         hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts, batch.prompts)
         logprobs = self.model.logprobs(packed, hidden, targets, self.temperature)[:N]
-        return logprobs, None if self.critic is None else self.critic(hidden)[:N]
+        vocabulary = self._vocabulary(batch, packed, hidden[:N]) if self.wants_vocabulary else None
+        tokens = TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N, batch.ref_logprobs_N,
+                            vocabulary)
+        return tokens, None if self.critic is None else self.critic(hidden)[:N]
+
+    def _vocabulary(self, batch: MicroBatch, packed: Any, hidden: Tensor) -> Callable[[OfVocabulary], Tensor]:
+        """See `TokenBatch.vocabulary`: a few rows of logits exist at a time, and are computed again in the backward pass."""
+        theirs = self._taught(batch)
+        rows = max(1, _LOGITS // self.model.config.vocab_size)
+
+        def piece(function: OfVocabulary, own: Tensor, other: Tensor | None) -> Tensor:
+            logprobs = (self.model.logits(packed, own) / self.temperature).log_softmax(-1)
+            if other is None or self.teacher is None:
+                return function(logprobs, None)
+            with torch.no_grad():
+                taught = (self.teacher.logits(self._teacher_weights, other) / self.temperature).log_softmax(-1)
+            return function(logprobs, taught)
+
+        def call(function: OfVocabulary) -> Tensor:
+            out = []
+            for i in range(0, len(hidden), rows):
+                other = None if theirs is None else theirs[i : i + rows]
+                out.append(checkpoint(piece, function, hidden[i : i + rows], other, use_reentrant=False))
+            return torch.cat(out) if out else hidden.new_zeros(0, dtype=torch.float32)
+
+        return call
+
+    @torch.no_grad()
+    def _taught(self, batch: MicroBatch) -> Tensor | None:
+        """The teacher's hidden states [N, D] where the policy's are, if there is a teacher."""
+        if self.teacher is None:
+            return None
+        if self._teacher_weights is None:
+            self._teacher_weights = self.teacher.pack(self.dtype)
+        prompts = batch.prompts if self.teacher.shares_prompts else None
+        assert prompts is batch.prompts, "rows that share prompts need a teacher that can"
+        return self.teacher.hidden(self._teacher_weights, batch.tokens_BT, batch.segments_BT, batch.predicts_N, prompts)
+
+    @property
+    def _layout(self) -> tuple[bool, bool]:
+        """Whether samples share prompts, and whether rows are long: only where the teacher reads such rows as well."""
+        models = [self.model] if self.teacher is None else [self.model, self.teacher]
+        return all(m.shares_prompts for m in models), all(m.long_rows(self.dtype) for m in models)
 
     def _cost(self, batch: MicroBatch) -> Usage:
         n, b = batch.lengths, batch.begins
         tokens, attended = int((n - b).sum()), int(((n * (n + 1) - b * (b + 1)) // 2).sum())
-        flops = update_flops(self.model.config, tokens, attended, len(batch.targets_N))
-        return Usage(train_tokens=tokens, update_flops=flops)
+        c, N = self.model.config, len(batch.targets_N)
+        flops = update_flops(c, tokens, attended, N)
+        if self.wants_vocabulary:  # the head once more: forward, again for the backward pass, and twice in it
+            flops += 4 * 2.0 * N * c.hidden_size * c.vocab_size
+        taught = 0.0 if self.teacher is None else forward_flops(self.teacher.config, tokens, attended, N)
+        return Usage(train_tokens=tokens, update_flops=flops, reference_flops=taught)

@@ -10,7 +10,7 @@ Between two steps the loop evaluates (`evaluations.py`), saves (`saving.py`), sh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from outdo.stages.base import Stage
 from outdo.stages.common import saving
 from outdo.stages.common.context import Run
 from outdo.stages.common.evaluations import Evaluations
+from outdo.stages.common.reference import Reference
 from outdo.system import files, progress, randomness
 from outdo.system.trackers import Trackers
 from outdo.training.optimizer import Optimizer, lr_scale
@@ -63,12 +64,18 @@ class Loop:
 
     def _build(self, model: LanguageModel) -> None:
         """The trainer and the engine, which share the model's weights."""
-        optimizer, dtype = self.config.optimizer, self.run.dtype
+        optimizer, dtype, config = self.config.optimizer, self.run.dtype, self.config
+        wanted = self.algorithm.reference or getattr(config, "sample_from", "policy") == "start"
+        self.reference = Reference(model, dtype, optimizer.micro_tokens) if wanted else None
         critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
         self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
-                               temperature=getattr(self.config, "temperature", 1.0), critic=critic)
+                               temperature=getattr(config, "temperature", 1.0), critic=critic,
+                               vocabulary=self.algorithm.vocabulary)
         self.engine = Engine(model, dtype, self.run.recipe.slots)
+        self.start_engine = None  # samples from the weights that the stage starts from, where it says so
+        if self.reference is not None and getattr(config, "sample_from", "policy") == "start":
+            self.start_engine = Engine(self.reference.model, dtype, self.run.recipe.slots)
 
     def _chosen_rollout(self) -> custom.RolloutFunc | None:
         """The user's function that generates in place of the engine, if the stage names one."""
@@ -130,7 +137,9 @@ class Loop:
         self.engine.release()
         try:
             scale = lr_scale(self.config.optimizer, self.spent, self.trainer.steps)
-            return self.trainer.step(samples, self.algorithm.loss, scale)
+            metrics, usage = self.trainer.step(samples, self.algorithm.loss, scale)
+            self.algorithm.observe(metrics)
+            return metrics, usage
         except NonFiniteError as e:
             kept = self.folder / f"nonfinite_step_{self.step}.jsonl"
             files.write_text(kept, "".join(_sample_line(s) for s in e.samples))
@@ -138,6 +147,22 @@ class Loop:
                             f"{kept}; lower the learning rate or mend the data, then --resume {self.run.folder}") from None
         finally:
             self._updating = {k: seconds + self._updating[k] for k, seconds in clock.read().items()}
+
+    def refresh_reference(self, step: int) -> None:
+        """Make the reference the policy of now, every so many steps if the algorithm says so."""
+        every = self.algorithm.reference_every
+        if self.reference is not None and every is not None and step and step % every == 0:
+            self.reference.refresh(self.model)
+
+    def further(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the trainer's state."""
+        return {"algorithm": self.algorithm.state(), "reference": self.reference.state() if self.reference else {}}
+
+    def put_back(self, further: Mapping[str, Any]) -> None:
+        """See `further`."""
+        self.algorithm.load_state(further.get("algorithm", {}))
+        if self.reference is not None:
+            self.reference.load_state(further.get("reference", {}))
 
     def book(self, usage: Usage, metrics: dict[str, float]) -> None:
         """Write down what this step cost and measured. Every step calls it once."""
@@ -159,12 +184,13 @@ class Loop:
         return self.task.prompts(split, n, self.seed, step * n)
 
     def rollout(self, prompts: Sequence[Prompt], group_size: int, temperature: float, opponent: str,
-                seed: int) -> tuple[list[Trajectory], Usage]:
+                seed: int, engine: Engine | None = None) -> tuple[list[Trajectory], Usage]:
         """group_size trajectories per prompt, in prompt order, from the engine or from the user's function."""
+        engine = engine or self.engine
         if self._rollout_func is not None:
-            return custom.rollout_by(self._rollout_func, self.engine, self.task, prompts, group_size=group_size,  # type: ignore[arg-type]
+            return custom.rollout_by(self._rollout_func, engine, self.task, prompts, group_size=group_size,  # type: ignore[arg-type]
                                      temperature=temperature, seed=seed)
-        return rollout(self.engine, self.task, prompts, group_size=group_size, temperature=temperature, opponent=opponent,
+        return rollout(engine, self.task, prompts, group_size=group_size, temperature=temperature, opponent=opponent,
                        seed=seed)
 
     def opponent(self, step: int) -> str:

@@ -40,7 +40,7 @@ class Checkpoints:
 
         def fill(folder: Path) -> None:
             hf.save(loop.model, loop.run.tokenizer, folder)
-            checkpoint.save(loop.trainer, progress, folder, final)
+            checkpoint.save(loop.trainer, progress, folder, final, loop.further())
             sums = {f.name: files.sha256(f) for f in sorted(folder.glob("*")) if f.suffix in (".safetensors", ".pt")}
             files.write_json(folder / WRITTEN, {"sha256": sums, "lines": _lines(loop.folder)})
 
@@ -65,6 +65,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
         _check_whole(loop.folder, found[-1])
         hf.load_weights(loop.model, found[-1])
         progress = checkpoint.load(loop.trainer, found[-1])
+        loop.put_back(progress.further)
     # Whatever was written after the checkpoint will be written again, to the bit.
     files.keep_lines(loop.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
     measured: Callable[[dict[str, int]], bool] = lambda e: bool(found) and e["point"] <= progress.evaluated  # noqa: E731
