@@ -8,6 +8,7 @@ answers with its pid; {"wait": pid} answers with its exit code (minus the signal
 from __future__ import annotations
 
 import faulthandler
+import functools
 import json
 import math
 import os
@@ -81,11 +82,18 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    from outdo.cli import board, compare, evaluate, inspect, report, run  # noqa: F401
     from outdo.report import page
-    from outdo.system import progress  # noqa: F401
+    from outdo.runs import plan, side_by_side  # noqa: F401
+    from outdo.system import environment, machine, progress  # noqa: F401
     from outdo.tasks.chess.tables import tables
 
-    tables("KQK")
+    for material in ("KRK", "KQK"):
+        tables(material)
+    # Half a second of each run: the machine is the same for all children.
+    machine.gemm_peak_flops = functools.cache(machine.gemm_peak_flops)
+    machine.copy_bandwidth = functools.cache(machine.copy_bandwidth)
+    environment.describe(torch.float32, machine.CPU)
     for shares in (True, False):
         templates = page._templates(shares)
         for name in templates.list_templates(["jinja"]):
