@@ -71,6 +71,7 @@ class StageConfig(Table):
     """
 
     learns_from_scores: ClassVar[bool] = False  # samples from the model and is judged
+    usual_lr: ClassVar[tuple[float, float] | None] = None  # from a checkpoint: of all weights, of an adapter; None: see resolve
 
     kind: str
     # The weights it starts from: another stage's, or a checkpoint's (folder, .gguf, fetched name, hub id); None: random ones.
@@ -92,6 +93,7 @@ class StageConfig(Table):
         return True
 
 
+STAGE = "stage:"  # before a stage's name, where an option may also name a checkpoint elsewhere
 _PATHS = ("data", "eval_data", "model", "functions")  # options of plug-ins that may name a file or a folder
 
 
@@ -143,14 +145,20 @@ class Recipe(Table):
         """Stage names so that every stage comes after the one it starts from; file order otherwise."""
         out: list[str] = []
         while len(out) < len(self.stage):
-            ready = [n for n, s in self.stage.items() if n not in out and (self.parent(n) is None or self.parent(n) in out)]
-            out.append(ready[0])
+            out.append(next(n for n in self.stage if n not in out and set(self.needs(n)) <= set(out)))
         return out
 
     def parent(self, name: str) -> str | None:
         """The stage that `name` starts from; None where it starts from a checkpoint or from random weights."""
         source = self.stage[name].source
         return source if source in self.stage else None
+
+    def needs(self, name: str) -> list[str]:
+        """The stages that must be done before `name`: the one it starts from, and those that its judge names ("stage:rm")."""
+        judge = getattr(self.stage[name], "judge", None)
+        named = [s for s in _strings(judge.options if judge else {}) if s.startswith(STAGE)]
+        parent = self.parent(name)
+        return [*([parent] if parent else []), *(s.removeprefix(STAGE) for s in named)]
 
     def checkpoint(self, name: str) -> str | None:
         """The checkpoint that the path to `name` begins with, as the reader wrote it; None for random weights."""
@@ -209,12 +217,23 @@ class Recipe(Table):
                                       "remove one `from` of the cycle")
                 seen.append(at)
                 at = self.parent(at)
+            for other in self.needs(name):
+                check(other in self.stage, f"stage.{name}.judge: no stage is called {other!r}{nearest(other, self.stage)}")
+                check(name not in self.needs(other), f"stage.{name} and stage.{other} wait for each other; remove one of the two")
             no_end = stage.steps is None and self.budget_flops(name) is None and not stage.ends_by_itself
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""
         return dumps(self.model_dump(mode="json", by_alias=True))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts in plain data."""
+    if isinstance(value, str):
+        yield value
+    for v in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _strings(v)
 
 
 def dumps(data: Mapping[str, Any]) -> str:

@@ -141,6 +141,7 @@ class TokenBatch:
     advantages: Tensor  # [N]
     sequence: Tensor  # [N] int64, which sequence of the micro-batch a token belongs to
     ref_logprobs: Tensor | None = None  # [N] under the reference policy
+    values: Tensor | None = None  # [N] what the critic, or a reward model's head, says before each token; None without one
     # Calls a function on pieces of the tokens' whole distributions, log-probabilities of the policy [n, V] and of the teacher
     # [n, V] or None -> its values [N], with gradient. Only where the algorithm asks for it.
     vocabulary: Callable[[OfVocabulary], Tensor] | None = None

@@ -26,6 +26,7 @@ class Algorithm(Configured):
     on_policy: ClassVar[bool] = True  # whether old_logprobs are needed
     critic: ClassVar[bool] = False  # whether `per_token` is to be called, with values that a critic learns
     paired: ClassVar[bool] = False  # whether samples come as pairs: advantage 1 the preferred one, -1 the other
+    labelled: ClassVar[bool] = False  # whether samples come by themselves, each called good (advantage 1) or bad (-1)
 
     def __init__(self, config: Options | None = None) -> None:
         self.config = config or self.Config()

@@ -10,6 +10,8 @@ Mean over answers. `desirable` and `undesirable` are w_+ and w_-: n_+ w_+ and n_
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -18,9 +20,10 @@ from outdo.types import TokenBatch, Total
 
 
 class Kto(Algorithm):
-    """Learns from answers labelled good (advantage 1) or bad (-1). Metrics: label_accuracy, margin (mean lead towards the label)."""
+    """Learns from answers labelled good (advantage 1) or bad (-1). Metrics: label_accuracy, margin (mean lead to the label)."""
 
     name = "kto"
+    labelled: ClassVar[bool] = True
     zero = 0.0  # z, nats
 
     class Config(Options):

@@ -71,6 +71,8 @@ def _fine_tuning(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def default_lr(stage: StageConfig) -> float:
     """The learning rate for a stage that starts from a checkpoint, by its kind and by what trains."""
+    if stage.usual_lr is not None:
+        return stage.usual_lr[stage.lora is not None]
     return (LORA_LR if stage.lora else CHECKPOINT_LR)[stage.learns_from_scores]
 
 

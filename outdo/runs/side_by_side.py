@@ -62,9 +62,9 @@ def work_side_by_side(state: Run, names: list[str], threads: int) -> None:
 
 
 def _ready(recipe: Recipe, waiting: list[str], running: dict[str, _Worker]) -> list[str]:
-    """What may start now: its source is neither waiting nor running, and there is a free place."""
+    """What may start now: what it needs is neither waiting nor running, and there is a free place."""
     busy = {*waiting, *running}
-    free = [n for n in waiting if recipe.stage[n].source not in busy]
+    free = [n for n in waiting if busy.isdisjoint(recipe.needs(n))]
     return free[: recipe.jobs - len(running)]
 
 

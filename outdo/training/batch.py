@@ -53,7 +53,7 @@ class MicroBatch:
     old_logprobs_N: Tensor  # float32
     advantages_N: Tensor  # float32
     sequence_N: Tensor  # int64, number of the sample within the micro-batch
-    returns_N: Tensor  # float32, what a critic should say; 0 without one
+    returns_N: Tensor | None  # float32, what a critic should say; None without one
     ref_logprobs_N: Tensor | None  # float32, under the reference policy; None without one
     lengths: IntArray  # position behind the last of each segment: the samples by number, then the shared prompts
     begins: IntArray  # position of the first: how much of the sample is a shared prompt
@@ -214,7 +214,7 @@ def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool, share: bool) 
         old_logprobs_N=torch.from_numpy(old[row_N, column_N]),
         advantages_N=torch.from_numpy(advantages[row_N, column_N]),
         sequence_N=torch.from_numpy(segments[row_N, column_N]),
-        returns_N=torch.from_numpy(returns[row_N, column_N]),
+        returns_N=torch.from_numpy(returns[row_N, column_N]) if any(s.returns is not None for s in samples) else None,
         ref_logprobs_N=torch.from_numpy(reference[row_N, column_N]) if referred else None,
         lengths=np.array([*(len(s.token_ids) for s in samples), *shared]),
         begins=np.array(begins + [0] * len(shared)),

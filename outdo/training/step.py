@@ -80,11 +80,11 @@ class Trainer:
                 "padding_waste": waste}, usage
 
     def _backward(self, batch: MicroBatch, loss: Loss, total: Total) -> tuple[float, dict[str, Tensor]]:
-        tokens, values = self._tokens(batch)
-        logprobs = tokens.logprobs
+        tokens = self._tokens(batch)
+        logprobs, values = tokens.logprobs, tokens.values
         value, metrics = loss(tokens, total)
         metrics = {**metrics, "logprob_gap": (logprobs.detach() - batch.old_logprobs_N).abs().sum()}
-        if values is not None:
+        if values is not None and batch.returns_N is not None:
             errors = (values - batch.returns_N).square().sum()
             value = value + _VALUE_WEIGHT * errors / total.tokens
             metrics["value_error"] = errors.detach()
@@ -96,20 +96,20 @@ class Trainer:
 
         Both float32, with gradient.
         """
-        tokens, values = self._tokens(batch)
-        return tokens.logprobs, values
+        tokens = self._tokens(batch)
+        return tokens.logprobs, tokens.values
 
-    def _tokens(self, batch: MicroBatch) -> tuple[TokenBatch, Tensor | None]:
-        """What a loss sees of the batch, and the critic's values [N]."""
+    def _tokens(self, batch: MicroBatch) -> TokenBatch:
+        """What a loss sees of the batch."""
         packed, N = self.model.pack(self.dtype), len(batch.targets_N)
         padding = (0, round_rows(N) - N)
         predicts, targets = F.pad(batch.predicts_N, padding), F.pad(batch.targets_N, padding)
         hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts, batch.prompts)
         logprobs = self.model.logprobs(packed, hidden, targets, self.temperature)[:N]
         vocabulary = self._vocabulary(batch, packed, hidden[:N]) if self.wants_vocabulary else None
-        tokens = TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N, batch.ref_logprobs_N,
-                            vocabulary)
-        return tokens, None if self.critic is None else self.critic(hidden)[:N]
+        values = None if self.critic is None else self.critic(hidden)[:N]
+        return TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N, batch.ref_logprobs_N, values,
+                          vocabulary)
 
     def _vocabulary(self, batch: MicroBatch, packed: Any, hidden: Tensor) -> Callable[[OfVocabulary], Tensor]:
         """See `TokenBatch.vocabulary`: a few rows of logits exist at a time, and are computed again in the backward pass."""

@@ -64,14 +64,16 @@ def tokens(n: int = 40, seed: int = 0, off_policy: float = 0.4) -> TokenBatch:
     def vocabulary(function: OfVocabulary) -> Tensor:
         return function(logits, logits.roll(1, 0))
 
-    return TokenBatch(new, old, advantages, SEQUENCE.clone(), reference, vocabulary)
+    values = torch.randn(n, generator=g).requires_grad_()
+    return TokenBatch(new, old, advantages, SEQUENCE.clone(), reference, values, vocabulary)
 
 
 def part(b: TokenBatch, keep: Tensor) -> TokenBatch:
     """Some of the tokens, their sequences numbered from 0 in order of appearance."""
     _, sequence = torch.unique(b.sequence[keep], return_inverse=True)
-    assert b.ref_logprobs is not None
-    return TokenBatch(b.logprobs[keep], b.old_logprobs[keep], b.advantages[keep], sequence, b.ref_logprobs[keep], b.vocabulary)
+    assert b.ref_logprobs is not None and b.values is not None
+    return TokenBatch(b.logprobs[keep], b.old_logprobs[keep], b.advantages[keep], sequence, b.ref_logprobs[keep], b.values[keep],
+                      b.vocabulary)
 
 
 WHOLE = Total(40, 6)
@@ -80,8 +82,15 @@ WHOLE = Total(40, 6)
 def gradient(algorithm: Algorithm, b: TokenBatch, total: Total = WHOLE) -> Tensor:
     loss, _ = algorithm.loss(b, total)
     assert loss.shape == () and loss.dtype == torch.float32
-    (out,) = torch.autograd.grad(loss, b.logprobs)
+    (out,) = torch.autograd.grad(loss, learned(algorithm, b))
     return out
+
+
+def learned(algorithm: Algorithm, b: TokenBatch) -> Tensor:
+    """What the loss is a function of: log-probabilities, or what a reward model's head says."""
+    x = b.values if algorithm.name == "bradley_terry" else b.logprobs
+    assert x is not None
+    return x
 
 
 def policy_gradients() -> list[str]:
@@ -140,7 +149,7 @@ def test_micro_batches_add_up(algorithm: Algorithm, cuts: list[int]) -> None:
     sequences = torch.arange(6).split(cuts)
     pieces = [algorithm.loss(part(b, torch.isin(b.sequence, some)), WHOLE) for some in sequences]
     torch.testing.assert_close(sum(loss for loss, _ in pieces), whole)
-    (got,) = torch.autograd.grad(sum(loss for loss, _ in pieces), b.logprobs)  # type: ignore[arg-type]
+    (got,) = torch.autograd.grad(sum(loss for loss, _ in pieces), learned(algorithm, b))  # type: ignore[arg-type]
     torch.testing.assert_close(got, wanted)
     for name, value in metrics.items():
         assert value.shape == () and not value.requires_grad
@@ -157,9 +166,10 @@ def test_order_of_sequences_does_not_matter(algorithm: Algorithm) -> None:
     b = tokens(seed=3)
     loss, _ = algorithm.loss(b, WHOLE)
     order = torch.cat([torch.arange(ENDS[i], ENDS[i + 1]) for i in (4, 5, 1, 0, 2, 3)])
-    assert b.ref_logprobs is not None
+    assert b.ref_logprobs is not None and b.values is not None
     sequence = torch.repeat_interleave(torch.arange(6), torch.bincount(SEQUENCE)[torch.tensor([4, 5, 1, 0, 2, 3])])
-    shuffled = TokenBatch(b.logprobs[order], b.old_logprobs[order], b.advantages[order], sequence, b.ref_logprobs[order])
+    shuffled = TokenBatch(b.logprobs[order], b.old_logprobs[order], b.advantages[order], sequence, b.ref_logprobs[order],
+                          b.values[order])
     torch.testing.assert_close(algorithm.loss(shuffled, WHOLE)[0], loss)
 
 
@@ -302,6 +312,7 @@ GOLDEN: dict[str, tuple[float, list[float], dict[str, float]]] = {
 }  # fmt: skip
 GOLDEN |= {"gae": GOLDEN["grpo"], "dapo": GOLDEN["grpo"], "maxrl": GOLDEN["grpo"], "ppo": GOLDEN["reinforce_pp"]}
 # Their advantages differ, their losses do not.
+GOLDEN["bradley_terry"] = (log(2), [-3] * 3 + [3] * 3, {"pair_accuracy": 0.0, "margin": 0.0})  # two equal scores
 _MEAN = -1 + log(0.75) / 3  # mean log-probability of both answers
 _ODDS = 1 / (1 - exp(_MEAN))  # d log odds / d mean log-probability
 GOLDEN["orpo"] = (-_MEAN + 0.1 * log(2), [-2 - 0.1 * _ODDS] * 3 + [0.1 * _ODDS] * 3, {"pair_accuracy": 0.0, "margin": 0.0})
@@ -312,7 +323,7 @@ def test_golden_example(algorithm: Algorithm) -> None:
     loss, gradients, metrics = GOLDEN[algorithm.name]
     new = torch.tensor(_LOGPROBS, requires_grad=True)
     b = TokenBatch(new, torch.full((6,), -1.0), torch.tensor([1.0] * 3 + [-1.0] * 3), torch.tensor([0] * 3 + [1] * 3),
-                   torch.full((6,), -1.0))
+                   torch.full((6,), -1.0), new)
     got, sums = algorithm.loss(b, Total(6, 2))
     assert float(got.detach()) == pytest.approx(loss, abs=1e-6)
     torch.testing.assert_close(gradient(algorithm, b, Total(6, 2)), torch.tensor(gradients) / 6, atol=1e-6, rtol=1e-5)
@@ -363,7 +374,7 @@ def test_gae_at_the_ends_of_lambda(outcome: float) -> None:
 
 
 def test_only_algorithms_with_a_critic_share_out_scores(algorithm: Algorithm) -> None:
-    if algorithm.critic:
+    if algorithm.critic and not algorithm.paired:
         advantages, targets = algorithm.per_token(1.0, 0.5, np.zeros(3, np.float32))
         assert advantages.dtype == targets.dtype == np.float32 and len(advantages) == len(targets) == 3
         assert float(advantages[-1]) > 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -32,9 +30,9 @@ class Preferences(Algorithm):
         best, worst = max(known, key=lambda i: values[i] or 0.0), min(known, key=lambda i: values[i] or 0.0)
         return [1.0 if i == best else -1.0 if i == worst else None for i in range(len(values))]
 
-    @abstractmethod
     def losses(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """[pairs] losses, and [pairs] leads of the chosen answer's implicit reward."""
+        raise NotImplementedError
 
     def loss(self, batch: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Algorithm.loss`."""
@@ -50,30 +48,28 @@ class Pairs:
     """A micro-batch seen as pairs. All fields are float32 [pairs]."""
 
     def __init__(self, batch: TokenBatch) -> None:
-        n = (len(batch.lengths()) + 1) // 2 * 2
-        per_sequence = batch.logprobs.new_zeros(n)
-        ones = torch.ones_like(batch.logprobs)
-        self.lengths = per_sequence.index_add(0, batch.sequence, ones).view(-1, 2).unbind(1)
-        order = per_sequence.index_add(0, batch.sequence, batch.advantages).view(-1, 2)
-        self._swap = order[:, 0] < 0  # the rejected answer comes first
-        self.lengths = self._ordered(self.lengths)
-        self.chosen, self.rejected = self._ordered(self._sums(batch.logprobs, batch.sequence, n))
+        self._swap = two(batch.advantages, batch.sequence)[0] < 0  # the rejected answer comes first
+        self.lengths = self._ordered(torch.ones_like(batch.logprobs), batch.sequence)
+        self.chosen, self.rejected = self._ordered(batch.logprobs, batch.sequence)
         self.ref_chosen = self.ref_rejected = torch.zeros_like(self.chosen)
         if batch.ref_logprobs is not None:
-            self.ref_chosen, self.ref_rejected = self._ordered(self._sums(batch.ref_logprobs, batch.sequence, n))
+            self.ref_chosen, self.ref_rejected = self._ordered(batch.ref_logprobs, batch.sequence)
 
-    @staticmethod
-    def _sums(x: Tensor, sequence: Tensor, n: int) -> Sequence[Tensor]:
-        return x.new_zeros(n).index_add(0, sequence, x).view(-1, 2).unbind(1)
-
-    def _ordered(self, two: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        first, second = two
+    def _ordered(self, x: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = two(x, sequence)
         return torch.where(self._swap, second, first), torch.where(self._swap, first, second)
 
     @property
     def log_ratios(self) -> tuple[Tensor, Tensor]:
         """log pi - log pi_ref of the chosen and of the rejected answer."""
         return self.chosen - self.ref_chosen, self.rejected - self.ref_rejected
+
+
+def two(x: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] -> sums over the first and over the second sequence of each pair, [pairs] each."""
+    n = (int(sequence.max()) + 2) // 2 * 2 if len(sequence) else 0
+    first, second = x.new_zeros(n).index_add(0, sequence, x).view(-1, 2).unbind(1)
+    return first, second
 
 
 def logistic(margin: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -9,12 +9,14 @@ import numpy as np
 
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import forward_flops, update_flops
+from outdo.stages.common.data import DataConfig
 from outdo.stages.common.imitation import ImitationConfig
 from outdo.stages.common.rollouts import RolloutConfig
 from outdo.system import randomness
 from outdo.tasks.base import Task
 from outdo.text import render
-from outdo.text.rows import Rows
+from outdo.text.pairs import answers
+from outdo.text.rows import Rows, first
 from outdo.training.batch import families
 from outdo.training.optimizer import step_flops
 from outdo.types import Sample
@@ -74,6 +76,18 @@ class Estimates:
         n, optimizer = config.episodes, step_flops(self.model, config.optimizer)
         update = update_flops(self.model.config, round(length.tokens), round(length.attended), round(heads))
         return StepCost(0.0, n * update + optimizer, f"{n} {what} per step, about {n * length.tokens:,.0f} tokens")
+
+    def preferences(self, config: DataConfig) -> StepCost:
+        """Of a step on rows of preferences: both answers train, and a reference reads them."""
+        rendering = render.renderer(config, self.task.tokenizer(), self.model.config.max_position_embeddings)
+        looked = first(self.rows, SAMPLE) if self.rows is not None else first(
+            config.data, SAMPLE, config.data_split, config.stream, config.columns, config.documents)
+        both = [r for row in looked for r in answers(rendering, row)]
+        length = mean_length([len(r.token_ids) for r in both], [r.trained_tokens for r in both], [0] * len(both))
+        c, n = self.model.config, config.episodes * len(both) / len(looked)
+        passes = (round(length.tokens), round(length.attended), round(length.own))
+        flops = n * (update_flops(c, *passes) + forward_flops(c, *passes)) + step_flops(self.model, config.optimizer)
+        return StepCost(0.0, flops, f"{config.episodes} rows of {config.data} per step, about {n * length.tokens:,.0f} tokens")
 
     def rollouts(self, config: RolloutConfig, trained_share: float) -> StepCost:
         """Of a step that samples groups and trains on a share of the samples."""

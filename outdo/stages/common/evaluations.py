@@ -5,7 +5,7 @@ Results go to evaluations.jsonl, forgetting.jsonl, rollouts.jsonl and the tracke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +56,8 @@ class Evaluations:
         last, root = point >= self.points, point == 0 and run.recipe.parent(name) is None
         if self.loop.heldout_rows:
             self._measure_loss(last)
+        if self.loop.measure_rows is not None:
+            self._measure_rows(self.loop.measure_rows, last)
         if run.corpus and (last or root):
             self._measure_forgetting(run.corpus, last)
         if not run.heldout:
@@ -120,6 +122,17 @@ class Evaluations:
         loop.trackers.log(loop.step, {"value": record["value"]}, f"evaluation/{DECODE}/")
         loop.ledger.book(loop.step, "evaluate", usage, loop.clock.read())
         self.run.show(loop.name, loop.spent, f"held-out loss {record['value']:.3f} nats a token")
+
+    def _measure_rows(self, measure_rows: Callable[[], tuple[dict[str, Any] | None, Usage]], last: bool) -> None:
+        """What else the stage measures on rows that never train -> heldout.jsonl."""
+        loop = self.loop
+        record, usage = measure_rows()
+        loop.ledger.book(loop.step, "evaluate", usage, loop.clock.read())
+        if record is None:
+            return
+        files.append_line(self._file("heldout"), {"step": loop.step, "point": self.done, "last": last, **record})
+        loop.trackers.log(loop.step, {k: v for k, v in record.items() if isinstance(v, float)}, "heldout/")
+        self.run.show(loop.name, loop.spent, f"{record['metric'].replace('_', ' ')} {record['value']:.1%} on held-out rows")
 
     def _measure_forgetting(self, corpus: forgetting.Corpus, last: bool) -> None:
         """How well the model predicts the corpus -> forgetting.jsonl."""

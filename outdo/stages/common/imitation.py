@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from outdo.errors import check
-from outdo.recipe import Recipe, StageConfig
+from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage, check_known
+from outdo.stages.common.data import DataConfig, Passes, length, load_rows
 from outdo.system import randomness
-from outdo.text import heldout, rows
+from outdo.text import heldout
 from outdo.text.shapes import shape_of
 from outdo.types import Sample, Trajectory, Usage
 
@@ -24,38 +25,13 @@ if TYPE_CHECKING:
 _TOGETHER = 384  # episodes that a player plays side by side
 
 
-class ImitationConfig(StageConfig):
+class ImitationConfig(DataConfig):
     """Whose episodes, or which rows of data, are imitated."""
 
-    player: str = "teacher"
+    player: str = "teacher"  # imitated where there is no data; `episodes` of its episodes are a step
     random_moves: float = Field(default=0.0, ge=0, lt=1)  # share of its moves that are any allowed one, imitated like the rest
     split: str = "train"
     opponents: tuple[str, ...] = ()  # played in turns; empty: the task's first
-    episodes: int = Field(default=64, ge=1)  # or rows, per optimiser step
-    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train; of rows: answers or everything
-    data: str | None = None  # rows instead of a player: a file, a folder or a hub id (org/name, org/name:config)
-    data_split: str = "train"  # of data that has several
-    columns: dict[str, str] = Field(default_factory=dict)  # our column = the data's: { prompt = "text", completion = "class" }
-    documents: Literal["paragraphs", "file"] = "paragraphs"  # what a row is in a .txt file: between empty lines, or all of it
-    epochs: int = Field(default=1, ge=1)  # passes over the rows, where neither steps nor flops end the stage
-    truncate: Literal["cut", "drop", "error"] = "cut"  # rows that are longer than max_tokens
-    stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
-    # Rows with several answers: one text each ("together"), one for each answer, rendered as at inference ("apart"), or "apart"
-    # only where the chat template drops earlier thoughts ("auto").
-    turns: Literal["auto", "together", "apart"] = "auto"
-    max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
-    heldout: float = Field(default=0.05, ge=0, lt=1)  # share of the rows, by hash, that never train: the loss is measured on them
-    heldout_data: str | None = None  # rows for that instead: the name of a split of data, or a file, a folder, a hub id
-
-    @property
-    def tries_task(self) -> bool:
-        """Rows of data leave the task alone."""
-        return self.data is None
-
-    @property
-    def ends_by_itself(self) -> bool:
-        """Rows of data are passed over `epochs` times."""
-        return self.data is not None and not self.stream
 
 
 class Imitation(Stage):
@@ -97,23 +73,7 @@ class Imitation(Stage):
             data.note(f"{cut:.0%} of the first {len(rendered)} rows are longer than the model reads and {verb}{more}")
         if chat.never_ends(data.tokenizer) and "messages" in shape_of(next(iter(loaded))).value:
             data.note(chat.NEVER_ENDS)
-        return self._length(data, loaded)
-
-    def _length(self, data: DataChecks, loaded: rows.Rows) -> dict[str, Any]:
-        """How many steps the passes over the rows take; rows that the task measures on are found and told."""
-        config: ImitationConfig = self.config
-        if config.stream:
-            return {}
-        measured, theirs = heldout.choose(config, loaded, data.given.heldout_rows)
-        left = [row for i, row in enumerate(loaded) if not (theirs and i in measured)]
-        withheld = sum(data.withheld.holds(row) for row in left) if data.withheld else 0
-        if withheld:
-            data.note(f"{withheld:,} of {len(left):,} rows are left out: their prompts are measured on (held out by the task)")
-        check(withheld < len(left), f"{config.data}: the task measures on the prompts of all {len(left)} rows, so none "
-              "may train; give other rows, or hold out fewer (task.heldout)")
-        if config.steps is not None or data.flops is not None:
-            return {}
-        return {"steps": -(-(len(left) - withheld) * config.epochs // config.episodes)}
+        return length(config, loaded, data)
 
     def kept(self, loop: Loop, episodes: list[Trajectory]) -> list[Trajectory]:
         """The episodes that are imitated: all of them."""
@@ -170,20 +130,12 @@ def imitate_rows(loop: Loop) -> None:
     from outdo.text import render  # seconds of imports
 
     config: ImitationConfig = loop.config
-    data = load_rows(config, loop.run.given)
+    passes = Passes(loop)
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
-    measured, theirs = heldout.choose(config, data, loop.run.given.heldout_rows)
-    source = config.data if theirs else config.heldout_data
-    shown = [r for i, row in measured.items() for r in renderer(row, f"{source}, row {i}")]
+    shown = [r for i, row in passes.measured.items() for r in renderer(row, f"{passes.source}, row {i}")]
     loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
-    withheld = loop.run.withheld
-    feed = rows.Feed(data, loop.seed, skip=measured if theirs else (), leave_out=withheld.holds if withheld else None)
-    # Whole passes end with a smaller batch; any other number of steps goes round and round.
-    whole = 0 if config.stream else len(feed) * config.epochs
-    last = whole if config.steps == -(-whole // config.episodes) else None
     for step in loop.steps():
-        start = step * config.episodes
-        numbered = feed.take(start, config.episodes if last is None else min(config.episodes, last - start))
+        numbered = passes.batch(step)
         rendered = [r for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
         kept = [r for r in rendered if r.trained_tokens and not (r.cut_tokens and config.truncate == "drop")]
         wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r in kept)
@@ -192,13 +144,6 @@ def imitate_rows(loop: Loop) -> None:
                   "truncated": float(sum(r.cut_tokens > 0 for r in rendered))}
         metrics, spent = loop.train([r.sample() for r in kept]) if kept else ({}, Usage())
         loop.book(usage + spent, {**metrics, **counts})
-
-
-def load_rows(config: ImitationConfig, given: Given) -> rows.Rows:
-    """The rows that a stage imitates: those from Python, or its data."""
-    if given.rows is not None:
-        return given.rows
-    return rows.load(config.data, config.data_split, config.stream, config.columns, config.documents)
 
 
 def demonstration(t: Trajectory, train_on: str) -> Sample:

@@ -10,7 +10,8 @@ Between two steps the loop evaluates (`evaluations.py`), saves (`saving.py`), sh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from outdo.judges.base import Judge, make_judge
 from outdo.ledger.ledger import Clock, Ledger
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
+from outdo.plugins import Plugin
+from outdo.recipe import STAGE
 from outdo.rollout import custom
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
@@ -50,9 +53,12 @@ class Loop:
         self.algorithm = make_algorithm(stage.algorithm())
         self._build(model)
         own = getattr(self.config, "judge", None)
-        self.judge: Judge = make_judge(own) if own else run.judge
+        self.judge: Judge = make_judge(in_run(own, run.folder)) if own else run.judge
         self._status = ""  # of the last step, for the progress display
         self.heldout_rows: Sequence[Sample] = ()  # of rows of data: what the loss is measured on
+        # What the stage measures on rows that never train: a record for heldout.jsonl (None: nothing to say), and its cost.
+        self.measure_rows: Callable[[], tuple[dict[str, Any] | None, Usage]] | None = None
+        self.save_more: Callable[[Path], None] | None = None  # writes further files into the stage's last checkpoint
         self._rollout_func = self._chosen_rollout()
         self.clock = Clock.start()
         self._updating = {"wall_s": 0.0, "cpu_s": 0.0}  # since the last entry in the ledger
@@ -219,6 +225,17 @@ class Loop:
         text = self.run.tokenizer.decode(t.token_ids.tolist())
         return {"prompt_id": t.prompt_id, "sample": t.sample, "policy_version": t.policy_version, "text": text,
                 "finish": t.finish.value, "info": dict(t.info)}
+
+
+def in_run(judge: Plugin, folder: Path) -> Plugin:
+    """The judge whose options that name a stage of the recipe ("stage:rm") name its checkpoint in the run folder instead."""
+
+    def found(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [found(v) for v in value]
+        return f"{folder}:{value.removeprefix(STAGE)}" if isinstance(value, str) and value.startswith(STAGE) else value
+
+    return Plugin(name=judge.name, **{k: found(v) for k, v in judge.options.items()})
 
 
 def _score(s: Score) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Checkpoints:
 
         def fill(folder: Path) -> None:
             hf.save(loop.model, loop.run.tokenizer, folder)
+            if final and loop.save_more is not None:
+                loop.save_more(folder)
             checkpoint.save(loop.trainer, progress, folder, final, loop.further())
             sums = {f.name: files.sha256(f) for f in sorted(folder.glob("*")) if f.suffix in (".safetensors", ".pt")}
             files.write_json(folder / WRITTEN, {"sha256": sums, "lines": _lines(loop.folder)})
@@ -69,7 +71,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
     # Whatever was written after the checkpoint will be written again, to the bit.
     files.keep_lines(loop.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
     measured: Callable[[dict[str, int]], bool] = lambda e: bool(found) and e["point"] <= progress.evaluated  # noqa: E731
-    for name in ("evaluations.jsonl", "forgetting.jsonl"):
+    for name in ("evaluations.jsonl", "forgetting.jsonl", "heldout.jsonl"):
         files.keep_lines(loop.folder / name, measured)
     at_end = progress.evaluated >= loop.run.recipe.evaluation.points  # only the last evaluation keeps rollouts
     files.keep_lines(loop.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)

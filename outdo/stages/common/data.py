@@ -1,0 +1,89 @@
+"""What stages that learn from rows of data share: options, how long they last, and the rows batch by batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from outdo.errors import check
+from outdo.recipe import StageConfig
+from outdo.stages.base import DataChecks, Given
+from outdo.text import heldout, rows
+
+if TYPE_CHECKING:
+    from outdo.stages.common.loop import Loop
+
+
+class DataConfig(StageConfig):
+    """Which rows of data a stage learns from."""
+
+    data: str | None = None  # a file, a folder or a hub id (org/name, org/name:config)
+    data_split: str = "train"  # of data that has several
+    columns: dict[str, str] = Field(default_factory=dict)  # our column = the data's: { prompt = "text", completion = "class" }
+    documents: Literal["paragraphs", "file"] = "paragraphs"  # what a row is in a .txt file: between empty lines, or all of it
+    episodes: int = Field(default=64, ge=1)  # rows per optimiser step
+    epochs: int = Field(default=1, ge=1)  # passes over the rows, where neither steps nor flops end the stage
+    truncate: Literal["cut", "drop", "error"] = "cut"  # rows that are longer than max_tokens
+    stream: bool = False  # read data as it comes, shuffled in windows of 10,000 rows: for what does not fit into memory
+    # Rows with several answers: one text each ("together"), one for each answer, rendered as at inference ("apart"), or "apart"
+    # only where the chat template drops earlier thoughts ("auto").
+    turns: Literal["auto", "together", "apart"] = "auto"
+    max_tokens: int | None = Field(default=None, ge=2)  # rows are cut there; None: at the model's context
+    heldout: float = Field(default=0.05, ge=0, lt=1)  # share of the rows, by hash, that never train: they are measured on
+    heldout_data: str | None = None  # rows for that instead: the name of a split of data, or a file, a folder, a hub id
+    train_on: Literal["moves", "moves+result", "everything"] = "moves"  # which tokens train; of rows: answers or everything
+
+    @property
+    def tries_task(self) -> bool:
+        """Rows of data leave the task alone."""
+        return self.data is None
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Rows of data are passed over `epochs` times."""
+        return self.data is not None and not self.stream
+
+
+def length(config: DataConfig, loaded: rows.Rows, data: DataChecks) -> dict[str, Any]:
+    """How many steps the passes over the rows take; rows that the task measures on are found and told. Raises UserError."""
+    if config.stream:
+        return {}
+    measured, theirs = heldout.choose(config, loaded, data.given.heldout_rows)
+    left = [row for i, row in enumerate(loaded) if not (theirs and i in measured)]
+    withheld = sum(data.withheld.holds(row) for row in left) if data.withheld else 0
+    if withheld:
+        data.note(f"{withheld:,} of {len(left):,} rows are left out: their prompts are measured on (held out by the task)")
+    check(withheld < len(left), f"{config.data}: the task measures on the prompts of all {len(left)} rows, so none "
+          "may train; give other rows, or hold out fewer (task.heldout)")
+    if config.steps is not None or data.flops is not None:
+        return {}
+    return {"steps": -(-(len(left) - withheld) * config.epochs // config.episodes)}
+
+
+class Passes:
+    """The rows of a stage's data, batch by batch, and those that are measured on and never train."""
+
+    def __init__(self, loop: Loop) -> None:
+        config: DataConfig = loop.config
+        data = load_rows(config, loop.run.given)
+        self.measured, theirs = heldout.choose(config, data, loop.run.given.heldout_rows)
+        self.source = config.data if theirs else config.heldout_data
+        withheld = loop.run.withheld
+        self._feed = rows.Feed(data, loop.seed, skip=self.measured if theirs else (),
+                               leave_out=withheld.holds if withheld else None)
+        # Whole passes end with a smaller batch; any other number of steps goes round and round.
+        whole = 0 if config.stream else len(self._feed) * config.epochs
+        self._size, self._last = config.episodes, whole if config.steps == -(-whole // config.episodes) else None
+
+    def batch(self, step: int) -> list[tuple[int, rows.Row]]:
+        """The rows of a step, each with its number in the data."""
+        start = step * self._size
+        return self._feed.take(start, self._size if self._last is None else min(self._size, self._last - start))
+
+
+def load_rows(config: DataConfig, given: Given) -> rows.Rows:
+    """The rows that a stage imitates: those from Python, or its data."""
+    if given.rows is not None:
+        return given.rows
+    return rows.load(config.data, config.data_split, config.stream, config.columns, config.documents)
