@@ -71,6 +71,7 @@ class StageConfig(Table):
     """
 
     learns_from_scores: ClassVar[bool] = False  # samples from the model and is judged
+    writes: ClassVar[bool] = True  # whether its model is a policy, whose answers are measured (a reward model's is not)
     usual_lr: ClassVar[tuple[float, float] | None] = None  # from a checkpoint: of all weights, of an adapter; None: see resolve
 
     kind: str

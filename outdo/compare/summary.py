@@ -26,6 +26,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         "players": [*model_players(folder, recipe), *reference_players(folder, recipe)],
         "forgetting": forgetting.rows(evidence),
         "ledger": {name: ledger.summarise(ledger.read(folder / "stages" / name / "ledger.jsonl")) for name in recipe.stage},
+        "heldout": [{"stage": n, **r} for n in recipe.stage for r in files.read_lines(folder / "stages" / n / "heldout.jsonl")
+                    if r["last"]],
         "losses": [{**r, "seeds": [recipe.seed]} for r in losses.rows(evidence)],
         "conclusion": conclusion(evidence),
         "verdicts": verdicts(folder, recipe),

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, pvariance
 from typing import Any, Literal, Self
 
 import torch
@@ -26,6 +27,8 @@ from outdo.models import fetch
 from outdo.plugins import Plugin
 from outdo.types import Score, Trajectory
 
+TRAINED = "reward_model"  # folder of the classifier in the last checkpoint of a stage that trains one
+
 
 class RewardModel(Judge):
     """The logit of a sequence classifier. Texts longer than it can read, and logits that are no numbers, have no score."""
@@ -35,7 +38,11 @@ class RewardModel(Judge):
     class Config(Options):
         """Options of reward_model."""
 
-        model: str = ""  # a folder or a hub id of a sequence-classification model with one label
+        model: str = ""  # a sequence-classification model with one label: a folder, a hub id, RUN:stage, "stage:<name>"
+        models: tuple[str, ...] = ()  # several, in place of model: their scores are put together as `combine` says
+        # "min" is worst-case optimisation, "uncertain" takes `penalty` times the variance off the mean (2310.02743).
+        combine: Literal["mean", "min", "uncertain"] = "mean"
+        penalty: float = Field(default=0.1, ge=0)
         max_tokens: int | None = Field(default=None, ge=1)  # longer texts have no score; None: the model's context
         batch_tokens: int = Field(default=8192, ge=1)  # padded tokens per forward pass; less memory, the same scores
         dtype: Literal["fp32", "bf16"] = "fp32"
@@ -48,6 +55,9 @@ class RewardModel(Judge):
         self._model, self._tokenizer = model, tokenizer
         self._flops = 0.0
         self._known: dict[str, Score] = {}  # of the last call: the same judge is often asked twice, as judge and as gold
+        c = self.config
+        check(not (c.model and c.models), "judge reward_model: give model or models, not both")
+        self._members = [RewardModel(c.model_copy(update={"model": m, "models": ()})) for m in c.models]
 
     @classmethod
     def of(cls, model: Any, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any) -> Self:
@@ -56,6 +66,21 @@ class RewardModel(Judge):
         options["model"] = str(model.config.name_or_path)
         return cls(plugins.configured("judges", Plugin(name=cls.name, **options), cls), model, tokenizer)
 
+    def _together(self, scores_MT: Sequence[Sequence[Score]]) -> list[Score]:
+        """Of all members, as `combine` says; without a score where one member has none."""
+        out = []
+        for members in zip(*scores_MT, strict=True):
+            failed = next((s for s in members if s.value is None), None)
+            if failed is not None:
+                out.append(failed)
+                continue
+            values = [s.value for s in members if s.value is not None]
+            spread = pvariance(values)
+            value = {"mean": fmean(values), "min": min(values), "uncertain": fmean(values) - self.config.penalty * spread}
+            said = f"{self.config.combine} of {', '.join(f'{v:.4g}' for v in values)}"
+            out.append(Score(value[self.config.combine], said, {f"model_{i}": v for i, v in enumerate(values)}))
+        return out
+
     @property
     def label(self) -> str:
         """The model's own name, for readers."""
@@ -63,20 +88,26 @@ class RewardModel(Judge):
 
     def describe(self) -> str:
         """Which model scores."""
+        if self._members:
+            return f"reward = the {self.config.combine} of the logits of {', '.join(self.config.models)}"
         return f"reward = the logit of {self.config.model}"
 
     def spent_flops(self) -> float:
         """See `Judge.spent_flops`."""
         spent, self._flops = self._flops, 0.0
-        return spent
+        return spent + sum(m.spent_flops() for m in self._members)
 
     def memory_bytes(self) -> float:
         """See `Judge.memory_bytes`."""
         weights = self._model.parameters() if self._model is not None else ()
-        return float(sum(p.numel() * p.element_size() for p in weights))
+        return float(sum(p.numel() * p.element_size() for p in weights)) + sum(m.memory_bytes() for m in self._members)
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """See `Judge.score`. Raises UserError for a checkpoint that is no reward model."""
+        if self._members:
+            return self._together([m.score(trajectories) for m in self._members])
+        if not trajectories and self.config.model.startswith("stage:"):
+            return []  # it is trained before it is asked
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
         scores = [unjudgeable(t, "prompt", "completion") for t in trajectories]
@@ -84,7 +115,7 @@ class RewardModel(Judge):
         for i, t in enumerate(trajectories):
             if scores[i] is None:
                 try:
-                    texts[i] = _text(tokenizer, t.info["prompt"], t.info["completion"])
+                    texts[i] = text_of(tokenizer, t.info["prompt"], t.info["completion"])
                 except Exception as e:  # templates raise what they like
                     check(bool(tokenizer.chat_template), f"{self._who} has no chat template and the prompts are messages; give "
                           "its tokenizer one, or prompts that are strings")
@@ -120,7 +151,9 @@ class RewardModel(Judge):
     @property
     def _folder(self) -> str:
         check(bool(self.config.model), "judge reward_model has no model; set model = a folder or a hub id")
-        return str(fetch.resolve(self.config.model, _say))
+        folder = fetch.resolve(self.config.model, _say)
+        trained = folder / TRAINED  # by a stage of kind reward_model
+        return str(trained if trained.is_dir() else folder)
 
     @property
     def _settings(self) -> Any:
@@ -173,7 +206,8 @@ def _batches(ids: dict[str, list[int]], batch_tokens: int, pad: int | None) -> l
     return out
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any) -> str:
+def text_of(tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any) -> str:
+    """Prompt and completion as a reward model reads them, in training (stages/reward_model.py) as here."""
     if isinstance(prompt, str):
         return prompt + str(completion)
     return str(tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))

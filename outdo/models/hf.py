@@ -50,10 +50,18 @@ def save(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path,
             model.module.save_pretrained(folder, max_shard_size=shard_bytes, state_dict=plain)
         return
     assert isinstance(model, Decoder)
-    config = copy.deepcopy(model.origin) if model.origin is not None else _llama_config(model.config, tokenizer)
+    config = config_of(model, tokenizer)
     config.dtype = "float32"
     config.save_pretrained(folder)
     files.write_weights(folder, weights, shard_bytes)
+
+
+def config_of(model: LanguageModel, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """A copy of the Hugging Face config that the model was loaded with; what a decoder made here is called there."""
+    if model.origin is not None:
+        return copy.deepcopy(model.origin)
+    assert isinstance(model, Decoder)
+    return _llama_config(model.config, tokenizer)
 
 
 def _llama_config(c: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:

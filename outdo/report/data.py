@@ -15,6 +15,7 @@ from outdo.errors import UserError, check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.recipe import load as load_recipe
+from outdo.report import notes
 from outdo.report.format import number, pair
 from outdo.report.words import ANSWERS, GAMES, SCORES, Words
 from outdo.system import files
@@ -70,6 +71,7 @@ class RunData:
     ledger: dict[str, Row]
     verdicts: list[Row]
     conclusion: str
+    notes: list[str]  # lines beside the table of scores
     stages: dict[str, Stage]
 
     @property
@@ -132,6 +134,7 @@ def read(folder: Path) -> RunData:
         ledger={name: entry for name, entry in ledger.items() if isinstance(entry, dict)},
         verdicts=_rows(summary.get("verdicts")),
         conclusion=str(summary.get("conclusion") or ""),
+        notes=notes.lines(summary) if summary else [],
         stages=stages,
     )
 
@@ -141,8 +144,8 @@ def stage_colours(recipe: Recipe) -> dict[str, int]:
     out: dict[str, int] = {}
     for name in recipe.order():
         kind = recipe.stage[name].kind
-        wanted = 0 if kind == "pretrain" else _FIRST_OF_KIND[kind]
-        if kind != "pretrain" and wanted in out.values():
+        wanted = 0 if kind == "pretrain" else _FIRST_OF_KIND.get(kind, -1)
+        if kind != "pretrain" and (wanted < 0 or wanted in out.values()):
             wanted = next((i for i in range(4, COLOURS) if i not in out.values()), 4 + len(out) % (COLOURS - 4))
         out[name] = wanted
     return out

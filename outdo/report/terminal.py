@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from outdo.report import notes
 from outdo.system.environment import thread_peak_flops
 from outdo.system.progress import duration
 
@@ -17,7 +18,8 @@ def results(summary: dict[str, Any]) -> RenderableType:
     """summary.json's players: one row per player and decoding, one column per opponent and further split; losses, forgetting."""
     players = summary["players"]
     lost = [Text(_loss(row), no_wrap=True, overflow="ignore") for row in summary.get("losses", [])]
-    read = [Text(f"{r['name']}: {forgotten(r)}", style="dim") for r in summary.get("forgetting", [])]
+    read = [*(Text(line) for line in notes.lines(summary)),
+            *(Text(f"{r['name']}: {forgotten(r)}", style="dim") for r in summary.get("forgetting", []))]
     if not players:
         said = f"{summary['recipe']}: done" + ("" if lost else "; nothing was measured")
         return Group(Text(said, no_wrap=True, overflow="ignore"), *lost, *read)

@@ -77,8 +77,8 @@ class Estimates:
         update = update_flops(self.model.config, round(length.tokens), round(length.attended), round(heads))
         return StepCost(0.0, n * update + optimizer, f"{n} {what} per step, about {n * length.tokens:,.0f} tokens")
 
-    def preferences(self, config: DataConfig) -> StepCost:
-        """Of a step on rows of preferences: both answers train, and a reference reads them."""
+    def preferences(self, config: DataConfig, referred: bool = True) -> StepCost:
+        """Of a step on rows of preferences: both answers train, and a reference reads them if there is one."""
         rendering = render.renderer(config, self.task.tokenizer(), self.model.config.max_position_embeddings)
         looked = first(self.rows, SAMPLE) if self.rows is not None else first(
             config.data, SAMPLE, config.data_split, config.stream, config.columns, config.documents)
@@ -86,7 +86,8 @@ class Estimates:
         length = mean_length([len(r.token_ids) for r in both], [r.trained_tokens for r in both], [0] * len(both))
         c, n = self.model.config, config.episodes * len(both) / len(looked)
         passes = (round(length.tokens), round(length.attended), round(length.own))
-        flops = n * (update_flops(c, *passes) + forward_flops(c, *passes)) + step_flops(self.model, config.optimizer)
+        read = forward_flops(c, *passes) if referred else 0.0
+        flops = n * (update_flops(c, *passes) + read) + step_flops(self.model, config.optimizer)
         return StepCost(0.0, flops, f"{config.episodes} rows of {config.data} per step, about {n * length.tokens:,.0f} tokens")
 
     def rollouts(self, config: RolloutConfig, trained_share: float) -> StepCost:

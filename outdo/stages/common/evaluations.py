@@ -60,7 +60,7 @@ class Evaluations:
             self._measure_rows(self.loop.measure_rows, last)
         if run.corpus and (last or root):
             self._measure_forgetting(run.corpus, last)
-        if not run.heldout:
+        if not run.heldout or not self.loop.config.writes:
             return
         if point == 0 and (rows := self._inherited()):
             for row in rows:

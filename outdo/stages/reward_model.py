@@ -1,0 +1,139 @@
+"""reward_model: learn from pairs which answer is better (Bradley-Terry), for a judge that scores answers nobody has compared.
+
+The model gets a head of one number, read at the end of prompt and answer. The last checkpoint holds the classifier in its folder
+`reward_model`: transformers' AutoModelForSequenceClassification and TRL open it. In the same recipe a later stage is scored by it
+with judge = { name = "reward_model", model = "stage:<name>" }.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from outdo.errors import check
+from outdo.plugins import Plugin
+from outdo.recipe import Recipe
+from outdo.stages.base import DataChecks, Given, Stage
+from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.tasks.base import Task
+from outdo.types import Sample, Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from outdo.stages.common.estimates import Estimates, StepCost
+    from outdo.stages.common.loop import Loop
+    from outdo.text.rows import Row
+
+
+class RewardModel(Stage):
+    """Train a reward model on rows of preferences."""
+
+    class Config(DataConfig):
+        """Options of a stage with kind = "reward_model"."""
+
+        writes: ClassVar[bool] = False
+        usual_lr: ClassVar[tuple[float, float] | None] = (2e-5, 2e-4)
+
+        kind: Literal["reward_model"] = "reward_model"
+        algorithm: Plugin = Plugin(name="bradley_terry")
+        margin: str | None = None  # column that says how much better the chosen answer is
+
+    def algorithm(self) -> Plugin:
+        """The one that the recipe names."""
+        chosen: Plugin = self.config.algorithm
+        return chosen
+
+    def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
+        """There is data, and no policy starts from a reward model."""
+        check(self.config.data is not None, f"stage.{name} has no data; name rows of preferences: data = 'pairs.jsonl'")
+        check(self.config.algorithm.name == "bradley_terry", f"stage.{name}.algorithm = {self.config.algorithm.name!r}: a reward "
+              "model is trained by bradley_terry; leave algorithm out, or use kind = 'preference'")
+        children = [n for n in recipe.stage if recipe.parent(n) == name]
+        check(not children, f"stage.{', '.join(children)}.from = {name!r}: a reward model does not write; start from the stage "
+              f"before it, and name it in the judge: judge = {{ name = 'reward_model', model = 'stage:{name}' }}")
+
+    def check_data(self, data: DataChecks) -> dict[str, Any]:
+        """The first rows must render to pairs."""
+        from outdo.text.rows import first  # seconds of imports
+
+        config: RewardModel.Config = self.config
+        loaded, limit = load_rows(config, data.given), min(config.max_tokens or data.context, data.context)
+        looked = first(loaded, 64)
+        made = [_pair(data.tokenizer, limit, row, f"{config.data}, row {i}", i, config.margin) for i, row in enumerate(looked)]
+        check(any(made), f"{config.data}: none of the first {len(looked)} rows has two answers within {limit} tokens; "
+              "raise max_tokens, or choose a model with a longer context")
+        if lost := sum(not m for m in made):
+            data.note(f"{lost / len(made):.0%} of the first {len(made)} rows have answers that are longer than {limit} tokens "
+                      " and are left out")
+        return length(config, loaded, data)
+
+    def estimate(self, estimates: Estimates) -> StepCost:
+        """Training on both answers of a row."""
+        return estimates.preferences(self.config, referred=False)
+
+    def run(self, loop: Loop) -> None:
+        """Rows -> pairs -> an optimiser step on the scores at their ends, until the budget is spent."""
+        config, passes, tokenizer = self.config, Passes(loop), loop.run.tokenizer
+        context = loop.model.config.max_position_embeddings
+        limit = min(config.max_tokens or context, context)
+        held = [(row, _pair(tokenizer, limit, row, f"{passes.source}, row {i}", i, None)) for i, row in passes.measured.items()]
+        loop.measure_rows = partial(_agreement, loop, [(row, pair) for row, pair in held if pair])
+        loop.save_more = partial(_save, loop)
+        for step in loop.steps():
+            made = [_pair(tokenizer, limit, row, f"{config.data}, row {i}", n, config.margin)
+                    for n, (i, row) in enumerate(passes.batch(step))]
+            samples, usage = [s for pair in made for s in pair], Usage(episodes=len(made))
+            metrics, spent = loop.train(samples) if samples else ({}, Usage())
+            loop.book(usage + spent, {**metrics, "episodes": float(sum(bool(m) for m in made)),
+                                      "dropped": float(sum(not m for m in made))})
+
+
+def _pair(tokenizer: PreTrainedTokenizerBase, limit: int, row: Row, place: str, number: int, margin: str | None) -> list[Sample]:
+    """Prompt with the chosen and with the rejected answer, each trained at its end; empty where one is longer than limit."""
+    from outdo.judges.reward_model import text_of  # seconds of imports
+    from outdo.text.pairs import sides
+
+    prompt, *answers = sides(row, place)
+    two = [tokenizer(text_of(tokenizer, prompt, a), add_special_tokens=False)["input_ids"] for a in answers]
+    if not all(0 < len(ids) <= limit for ids in two):
+        return []
+    lead = 0.0
+    if margin is not None:
+        value = row.get(margin)
+        check(isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"),
+              f"{place}: column {margin} holds {value!r}; margins are numbers of at least 0")
+        lead = float(value)  # type: ignore[arg-type]
+    return [_scored_at_end(np.array(ids), sign, number) for ids, sign in zip(two, (1.0 + lead, -1.0), strict=True)]
+
+
+def _scored_at_end(ids: np.ndarray, sign: float, pair: int) -> Sample:
+    """The head reads the state that predicts the next token, so one more stands behind the text's last."""
+    tokens = np.append(ids, ids[-1])
+    mask = np.arange(len(tokens)) == len(tokens) - 1
+    return Sample(tokens, mask, (mask * sign).astype(np.float32), np.zeros(len(tokens), np.float32), pair=pair)
+
+
+def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[dict[str, Any] | None, Usage]:
+    """How the scores agree with preferences that never trained: accuracy, calibration, AUC within prompts."""
+    from outdo.evaluation.pairs import agreement  # seconds of imports
+    from outdo.text.pairs import sides
+
+    if not held:
+        return None, Usage()
+    scores, usage = loop.trainer.values([s for _, pair in held for s in pair])
+    prompts = [str(sides(row, "the row")[0]) for row, _ in held]
+    return agreement(scores[::2], scores[1::2], prompts), usage
+
+
+def _save(loop: Loop, folder: Path) -> None:
+    """The classifier as transformers has it."""
+    from outdo.judges.reward_model import TRAINED  # seconds of imports
+    from outdo.models import classifier
+
+    assert loop.trainer.critic is not None
+    classifier.save(loop.model, loop.trainer.critic, loop.run.tokenizer, folder / TRAINED)
