@@ -18,6 +18,8 @@ from outdo import plugins
 from outdo.errors import UserError, check, nearest
 from outdo.models import fetch
 from outdo.plugins import Configured, Options, Plugin
+from outdo.system import paths
+from outdo.system.paths import STAGE as STAGE
 
 
 class Table(Options):
@@ -94,10 +96,6 @@ class StageConfig(Table):
         return True
 
 
-STAGE = "stage:"  # before a stage's name, where an option may also name a checkpoint elsewhere
-_PATHS = ("data", "eval_data", "model", "functions")  # options of plug-ins that may name a file or a folder
-
-
 class Evaluation(Table):
     """How stages are measured. The same held-out prompts for every stage and seed, so that comparisons are paired."""
 
@@ -155,9 +153,10 @@ class Recipe(Table):
         return source if source in self.stage else None
 
     def needs(self, name: str) -> list[str]:
-        """The stages that must be done before `name`: the one it starts from, and those that its judge names ("stage:rm")."""
-        judge = getattr(self.stage[name], "judge", None)
-        named = [s for s in _strings(judge.options if judge else {}) if s.startswith(STAGE)]
+        """The stages that must be done before `name`: the one it starts from, and those that its judge or teacher is."""
+        stage = self.stage[name]
+        judge, teacher = getattr(stage, "judge", None), getattr(stage, "teacher", "")
+        named = [s for s in [*_strings(judge.options if judge else {}), teacher] if s.startswith(STAGE)]
         parent = self.parent(name)
         return [*([parent] if parent else []), *(s.removeprefix(STAGE) for s in named)]
 
@@ -219,7 +218,8 @@ class Recipe(Table):
                 seen.append(at)
                 at = self.parent(at)
             for other in self.needs(name):
-                check(other in self.stage, f"stage.{name}.judge: no stage is called {other!r}{nearest(other, self.stage)}")
+                check(other in self.stage, f"stage.{name}: its judge or teacher is 'stage:{other}', and no stage is called so"
+                      f"{nearest(other, self.stage)}")
                 check(name not in self.needs(other), f"stage.{name} and stage.{other} wait for each other; remove one of the two")
             no_end = stage.steps is None and self.budget_flops(name) is None and not stage.ends_by_itself
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
@@ -271,7 +271,7 @@ def parse(data: dict[str, Any], overrides: Mapping[str, Any] | None = None, base
     relative paths are looked for after the current one."""
     for key, value in (overrides or {}).items():
         _put(data, key, value)
-    _make_absolute(data, base)
+    paths.make_absolute(data, base)
     errors: list[str] = []
     try:
         recipe = Recipe.model_validate({**data, "stage": _stages(data.get("stage"), errors)} if "stage" in data else data)
@@ -336,43 +336,6 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
         table = table.setdefault(part, {})
         check(isinstance(table, dict), f"--set {key}: {part!r} is a value, not a table; set it as a whole")
     table[last] = value
-
-
-def _make_absolute(data: dict[str, Any], base: Path) -> None:
-    """What lies on this disk by its whole path, so that a run can be resumed from another folder."""
-    stages = data.get("stage")
-    stages = stages if isinstance(stages, dict) else {}
-    for table in [data, *stages.values(), data.get("model"), data.get("evaluation")]:
-        for key, value in table.items() if isinstance(table, dict) else ():
-            if key in ("from", "tokenizer", "data", "heldout_data", "corpus"):
-                table[key] = value if value in stages else _absolute(value, base)
-            elif key in ("task", "judge", "gold", "algorithm", "rollout"):
-                table[key] = _absolute_inside(value, base)
-
-
-def _absolute_inside(value: Any, base: Path, key: str = "") -> Any:
-    """A plug-in's table with `my_file.py:name` wherever it stands, and what the keys below hold, by whole paths."""
-    if isinstance(value, dict):
-        return {k: _absolute_inside(v, base, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_absolute_inside(v, base, key) for v in value]
-    if isinstance(value, str) and ".py:" in value:
-        file, _, name = value.rpartition(":")
-        return f"{_absolute(file, base)}:{name}"
-    return _absolute(value, base) if key in _PATHS else value
-
-
-def _absolute(value: Any, base: Path) -> Any:
-    """The whole path of what exists, seen from the current folder or from the recipe's; `RUN:stage` and `data:split` as well."""
-    if not isinstance(value, str) or not value:
-        return value
-    for folder in (Path(), base):
-        if (folder / value).exists():
-            return str((folder / value).resolve())
-        before, sign, after = value.rpartition(":")
-        if sign and before and (folder / before).exists():
-            return f"{(folder / before).resolve()}:{after}"
-    return value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: tuple[str, ...]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from outdo.rollout.sampler import sample
 from outdo.training.batch import micro_batches
 from outdo.training.optimizer import Optimizer
 from outdo.training.step import Trainer
-from outdo.types import TokenBatch
+from outdo.types import TokenBatch, Total
 
 GPU = "pretended"
 CONFIGS = {
@@ -65,7 +65,7 @@ def train(c: DecoderConfig, kind: str, dtype: torch.dtype, share: bool, lora: bo
     batch = batch.to(torch.device(GPU))
     logprobs, values = trainer.forward(batch)
     assert values is not None
-    loss, metrics = Grpo().loss(TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), 9)
+    loss, metrics = Grpo().loss(TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), Total(9, 3))
     (loss + (values - batch.returns_N).square().sum()).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trainer.parameters, 1.0)
     optimizer.step(1.0)

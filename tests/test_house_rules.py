@@ -35,7 +35,7 @@ BASE_EDGES = {
     "system": {"errors", "kernels"},
     "kernels": {"fetch", "system"},
     "fetch": {"errors", "system"},
-    "recipe": {"errors", "fetch", "plugins"},
+    "recipe": {"errors", "fetch", "plugins", "system"},
     "plugins": {"errors", "system"},
     "rewards": {"errors"},
     "interop": {"errors", "system"},

@@ -153,7 +153,7 @@ def test_unknown_keys_name_the_nearest(overrides: dict[str, Any], place: str, me
     ({"stage__rl__steps": -1}, "stage.rl.steps = -1"),
     ({"stage__rl__steps": 0}, "stage.rl.steps = 0"),
     ({"stage__rl__flops": 0}, "stage.rl.flops = 0"),
-    ({"stage__rl__group_size": 1}, "stage.rl.group_size = 1"),
+    ({"stage__rl__group_size": 0}, "stage.rl.group_size = 0"),
     ({"stage__rl__temperature": 0}, "stage.rl.temperature = 0"),
     ({"stage__sft__episodes": 2.5}, "stage.sft.episodes = 2.5"),
     ({"stage__sft__keep": "best"}, "stage.sft.keep = 'best'"),
@@ -169,7 +169,8 @@ def test_impossible_values_say_the_value_and_why(overrides: dict[str, Any], plac
 
 def test_missing_and_unknown_kinds() -> None:
     assert complaint({k: v for k, v in BASE.items() if k != "task"}).startswith("task is missing")
-    assert complaint(stage__rl={"steps": 1}).startswith("stage.rl has no kind; there is pretrain, rejection, rl, sft")
+    assert complaint(stage__rl={"steps": 1}).startswith("stage.rl has no kind; there is distill, preference, pretrain, "
+                                                       "rejection, reward_model, rl, sft")
     assert complaint(stage__rl={"kind": "ppo", "steps": 1}).startswith("stage.rl.kind = ppo: no such kind")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from outdo.errors import check
+from outdo.judges.base import make_judge
+from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import Given
 from outdo.stages.common.imitation import Imitation, ImitationConfig
@@ -23,11 +25,25 @@ class Sft(Imitation):
 
         kind: Literal["sft"] = "sft"
         keep: Literal["all", "won"] = "all"
+        algorithm: Plugin = Plugin(name="sft")  # or dft
+        weights: str | None = None  # column of the data that says how much each row counts
+        judge: Plugin | None = None  # rows of data are imitated only if it scores them at least `threshold`
+        threshold: float = 1.0
+
+    def algorithm(self) -> Plugin:
+        """The one that the recipe names."""
+        chosen: Plugin = self.config.algorithm
+        return chosen
 
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """Rows of data are neither won nor lost."""
         check(self.config.data is None or self.config.keep == "all", f"stage.{name}.keep = 'won' goes with a player's episodes; "
               "rows of data are neither won nor lost: leave out keep, or data")
+        for key in ("weights", "judge"):
+            check(self.config.data is not None or getattr(self.config, key) is None, f"stage.{name}.{key} goes with rows of "
+                  "data; a player's episodes are all alike: leave it out, or name data")
+        if self.config.judge is not None:
+            make_judge(self.config.judge).score([])
         super().check(name, recipe, task, given)
 
     def kept(self, loop: Loop, episodes: list[Trajectory]) -> list[Trajectory]:

@@ -38,9 +38,10 @@ class Rendered:
         """0 for a row that teaches nothing: what should train was cut, or the data calls it bad."""
         return int(self.mask.sum())
 
-    def sample(self) -> Sample:
-        """Something to imitate: weight 1 on every token that trains."""
-        return Sample(self.token_ids, self.mask, self.mask.astype(np.float32), np.zeros(len(self.mask), np.float32))
+    def sample(self, weight: float = 1.0) -> Sample:
+        """Something to imitate, with this weight on every token that trains."""
+        weights = self.mask.astype(np.float32) * np.float32(weight)
+        return Sample(self.token_ids, self.mask, weights, np.zeros(len(self.mask), np.float32))
 
 
 class Renderer:

@@ -136,8 +136,8 @@ class Trainer:
             if other is None or self.teacher is None:
                 return function(logprobs, None)
             with torch.no_grad():
-                taught = (self.teacher.logits(self._teacher_weights, other) / self.temperature).log_softmax(-1)
-            return function(logprobs, taught)
+                taught = self.teacher.logits(self._teacher_weights, other)[:, : logprobs.shape[1]] / self.temperature
+            return function(logprobs[:, : taught.shape[1]], taught.log_softmax(-1))
 
         def call(function: OfVocabulary) -> Tensor:
             out = []

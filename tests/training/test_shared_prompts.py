@@ -94,7 +94,7 @@ def test_only_what_is_computed_is_charged() -> None:
     three = [sample(prompt, 4, i) for i in range(3)]
     model = decoder()
     trainer = Trainer(model, Optimizer(model, OptimizerConfig()), torch.float32)
-    _, usage = trainer.step(three, lambda b, n: ((b.logprobs * b.advantages).sum() / n, {}))
+    _, usage = trainer.step(three, lambda b, n: ((b.logprobs * b.advantages).sum() / n.tokens, {}))
     assert usage.train_tokens == 20 + 3 * 4
     attended = causal_attended(20) + 3 * causal_attended(24, 20)
     assert usage.update_flops == update_flops(model.config, 32, attended, 12) + trainer.optimizer.flops

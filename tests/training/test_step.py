@@ -24,7 +24,7 @@ from outdo.recipe import OptimizerConfig
 from outdo.training.batch import micro_batches
 from outdo.training.optimizer import Optimizer
 from outdo.training.step import Loss, NonFiniteError, Trainer
-from outdo.types import Sample, TokenBatch
+from outdo.types import Sample, TokenBatch, Total
 
 LENGTHS = [9, 4, 30, 9, 17, 2, 30, 12, 5]
 KINDS = ["adamw", "muon"]
@@ -50,7 +50,7 @@ def assert_same(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: floa
         torch.testing.assert_close(got[name], w, rtol=tolerance, atol=tolerance * float(w.abs().max()), msg=name)
 
 
-def summed(tokens: TokenBatch, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+def summed(tokens: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
     """A loss that does not divide by the batch: gradients of batches add up."""
     del total
     return -(tokens.logprobs * tokens.advantages).sum(), {}
@@ -213,21 +213,21 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def nan_loss(tokens: TokenBatch, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+def nan_loss(tokens: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
     """Non-finite only in the micro-batch that holds the marked token."""
     bad = tokens.advantages > 50
-    return torch.where(bad, torch.nan, -tokens.logprobs).sum() / total, {}
+    return torch.where(bad, torch.nan, -tokens.logprobs).sum() / total.tokens, {}
 
 
-def inf_loss(tokens: TokenBatch, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+def inf_loss(tokens: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
     bad = tokens.advantages > 50
-    return torch.where(bad, torch.inf, -tokens.logprobs).sum() / total, {}
+    return torch.where(bad, torch.inf, -tokens.logprobs).sum() / total.tokens, {}
 
 
-def nan_gradient(tokens: TokenBatch, total: int) -> tuple[Tensor, dict[str, Tensor]]:
+def nan_gradient(tokens: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
     """A finite loss whose derivative is infinite: sqrt at 0."""
     root = (tokens.logprobs - tokens.logprobs.detach()).clamp(min=0).sqrt()
-    return (-tokens.logprobs + torch.where(tokens.advantages > 50, root, 0.0)).sum() / total, {}
+    return (-tokens.logprobs + torch.where(tokens.advantages > 50, root, 0.0)).sum() / total.tokens, {}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,20 @@ class Estimates:
         read = forward_flops(c, *passes) if referred else 0.0
         flops = n * (update_flops(c, *passes) + read) + step_flops(self.model, config.optimizer)
         return StepCost(0.0, flops, f"{config.episodes} rows of {config.data} per step, about {n * length.tokens:,.0f} tokens")
+
+    def distillation(self, config: Any) -> StepCost:
+        """Of a step that samples (without data), trains, and reads with a teacher taken to be as large as the policy."""
+        c, optimizer = self.model.config, step_flops(self.model, config.optimizer)
+        if config.data is not None:
+            rendered = render.preview(config, self.task.tokenizer(), c.max_position_embeddings, SAMPLE, self.rows)
+            sizes = [len(r.token_ids) for r in rendered]
+            n, length = config.episodes, mean_length(sizes, [r.trained_tokens for r in rendered], [0] * len(rendered))
+            generate, what = 0.0, f"{n} rows of {config.data}"
+        else:
+            n, length = config.prompts * config.group_size, self.typical
+            generate, what = n * episode_flops(c, length), f"{n} samples of the {config.samples_of}"
+        passes = (round(length.tokens), round(length.attended), round(length.own))
+        return StepCost(generate, n * (update_flops(c, *passes) + forward_flops(c, *passes)) + optimizer, f"{what} per step")
 
     def rollouts(self, config: RolloutConfig, trained_share: float) -> StepCost:
         """Of a step that samples groups and trains on a share of the samples."""

@@ -14,8 +14,9 @@ from outdo.stages.base import DataChecks, Given, Stage, check_known
 from outdo.stages.common.data import DataConfig, Passes, length, load_rows
 from outdo.system import randomness
 from outdo.text import heldout
+from outdo.text.rows import Row
 from outdo.text.shapes import shape_of
-from outdo.types import Sample, Trajectory, Usage
+from outdo.types import Finish, Sample, Trajectory, Usage
 
 if TYPE_CHECKING:
     from outdo.stages.common.estimates import Estimates, StepCost
@@ -135,15 +136,46 @@ def imitate_rows(loop: Loop) -> None:
     shown = [r for i, row in passes.measured.items() for r in renderer(row, f"{passes.source}, row {i}")]
     loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
     for step in loop.steps():
-        numbered = passes.batch(step)
-        rendered = [r for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
-        kept = [r for r in rendered if r.trained_tokens and not (r.cut_tokens and config.truncate == "drop")]
-        wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r in kept)
+        numbered, judging = passes.batch(step), Usage()
+        if getattr(config, "judge", None) is not None:
+            numbered, judging = _approved(loop, numbered)
+        weighed = [(r, _weight(config, row, i)) for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
+        rendered = [r for r, _ in weighed]
+        kept = [(r, w) for r, w in weighed if r.trained_tokens and w and not (r.cut_tokens and config.truncate == "drop")]
+        wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r, _ in kept)
         usage = Usage(discarded_tokens=wasted + sum(r.cut_tokens for r in rendered), episodes=len(rendered))
         counts = {"episodes": float(len(kept)), "dropped": float(len(rendered) - len(kept)),
                   "truncated": float(sum(r.cut_tokens > 0 for r in rendered))}
-        metrics, spent = loop.train([r.sample() for r in kept]) if kept else ({}, Usage())
-        loop.book(usage + spent, {**metrics, **counts})
+        metrics, spent = loop.train([r.sample(w) for r, w in kept]) if kept else ({}, Usage())
+        loop.book(usage + judging + spent, {**metrics, **counts})
+
+
+def _weight(config: Any, row: Row, number: int) -> float:
+    """How much a row counts, by the column that the stage names. Raises UserError."""
+    column = getattr(config, "weights", None)
+    if column is None:
+        return 1.0
+    value = row.get(column)
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    check(right, f"{config.data}, row {number}: column {column} holds {value!r}; weights are numbers of at least 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _approved(loop: Loop, numbered: Sequence[tuple[int, Row]]) -> tuple[list[tuple[int, Row]], Usage]:
+    """The rows whose answers the stage's judge scores at least `threshold`, and what asking it cost."""
+    from outdo.text.render import imitated  # seconds of imports
+
+    none = np.zeros(0, np.int64)
+    asked = []
+    for i, row in numbered:
+        prompt, answer = imitated(row, shape_of(row, f"{loop.config.data}, row {i}"))
+        if not isinstance(prompt, str) and not prompt:  # a conversation: what came before its last message
+            prompt, answer = answer[:-1], answer[-1:]
+        asked.append(Trajectory(f"row/{i}", 0, none, none.astype(bool), none.astype(np.float32), -1, Finish.STOP,
+                                {**row, "prompt": prompt, "completion": answer}))
+    scores = loop.judge.score(asked)
+    good = [pair for pair, s in zip(numbered, scores, strict=True) if s.value is not None and s.value >= loop.config.threshold]
+    return good, loop.judge_cost(len(asked))
 
 
 def demonstration(t: Trajectory, train_on: str) -> Sample:

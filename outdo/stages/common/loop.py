@@ -21,6 +21,7 @@ from outdo.algorithms.base import make_algorithm
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, make_judge
 from outdo.ledger.ledger import Clock, Ledger
+from outdo.models import fetch, hf
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
 from outdo.plugins import Plugin
@@ -74,14 +75,27 @@ class Loop:
         wanted = self.algorithm.reference or getattr(config, "sample_from", "policy") == "start"
         self.reference = Reference(model, dtype, optimizer.micro_tokens) if wanted else None
         critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
+        self.teacher_engine: Engine | None = None
+        teacher = self._teacher()
+        if teacher is not None:
+            self.teacher_engine = Engine(teacher, dtype, self.run.recipe.slots)
         self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
                                temperature=getattr(config, "temperature", 1.0), critic=critic,
-                               vocabulary=self.algorithm.vocabulary)
+                               vocabulary=self.algorithm.vocabulary, teacher=teacher)
         self.engine = Engine(model, dtype, self.run.recipe.slots)
-        self.start_engine = None  # samples from the weights that the stage starts from, where it says so
+        self.start_engine: Engine | None = None  # samples from the weights that the stage starts from, where it says so
         if self.reference is not None and getattr(config, "sample_from", "policy") == "start":
             self.start_engine = Engine(self.reference.model, dtype, self.run.recipe.slots)
+
+    def _teacher(self) -> LanguageModel | None:
+        """The frozen model whose distributions the stage learns from, if it names one."""
+        named = getattr(self.config, "teacher", None)
+        if not named:
+            return None
+        source = f"{self.run.folder}:{named.removeprefix(STAGE)}" if named.startswith(STAGE) else named
+        teacher = hf.load(fetch.resolve(source, lambda line: self.run.show(self.name, 0.0, line)))
+        return teacher.to(self.model.device).requires_grad_(False)
 
     def _chosen_rollout(self) -> custom.RolloutFunc | None:
         """The user's function that generates in place of the engine, if the stage names one."""

@@ -1,0 +1,135 @@
+"""distill: come close to a stronger model's distribution, on the policy's own samples, on the teacher's, or on rows of data.
+
+The signal is dense (a whole distribution at every token), and the ceiling is the teacher. On own samples the policy is corrected
+where it goes wrong, not where the teacher would have gone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from outdo.errors import check
+from outdo.models import fetch
+from outdo.plugins import Plugin
+from outdo.recipe import STAGE, Recipe
+from outdo.stages.base import DataChecks, Given, Stage
+from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.tasks.base import Task
+from outdo.types import Sample, Trajectory, Usage
+
+if TYPE_CHECKING:
+    from outdo.stages.common.estimates import Estimates, StepCost
+    from outdo.stages.common.loop import Loop
+
+
+class Distill(Stage):
+    """Minimise a divergence from a teacher with the same tokenizer."""
+
+    class Config(DataConfig):
+        """Options of a stage with kind = "distill": it learns on rows of `data`, or without on samples on the task's prompts."""
+
+        usual_lr: ClassVar[tuple[float, float] | None] = (2e-5, 1e-4)
+
+        kind: Literal["distill"] = "distill"
+        algorithm: Plugin = Plugin(name="distillation")
+        teacher: str = ""  # a folder, a .gguf file, a hub id, RUN:stage, or "stage:<name>"
+        samples_of: Literal["policy", "teacher"] = "policy"
+        prompts: int = Field(default=32, ge=1)  # per step, of the task
+        group_size: int = Field(default=1, ge=1)  # samples per prompt
+        split: str = "train"
+        temperature: float = Field(default=1.0, gt=0)
+
+        @property
+        def ends_by_itself(self) -> bool:
+            """After passes over the rows, or one over the prompts."""
+            return not self.stream
+
+    def algorithm(self) -> Plugin:
+        """The one that the recipe names."""
+        chosen: Plugin = self.config.algorithm
+        return chosen
+
+    def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
+        """The teacher exists, and reads the tokens of the policy."""
+        from outdo.models import hf  # seconds of imports
+
+        teacher = self.config.teacher
+        check(bool(teacher), f"stage.{name} has no teacher; set teacher = a folder, a hub id, RUN:stage or 'stage:<name>'")
+        check(self.config.algorithm.name == "distillation" or ":" in self.config.algorithm.name, f"stage.{name}.algorithm = "
+              f"{self.config.algorithm.name!r} does not learn from a teacher; leave it out")
+        if teacher.startswith(STAGE):
+            return
+        source = recipe.checkpoint(name) or recipe.model.tokenizer or ""
+        check(bool(source), f"stage.{name}.teacher = {teacher!r} has a tokenizer of its own, and the model has the task's; "
+              "give model.tokenizer = the teacher, or start from a checkpoint with its tokenizer")
+        own, theirs = (hf.load_tokenizer(fetch.resolve(s, _say)).get_vocab() for s in (source, teacher))
+        check(own == theirs, f"stage.{name}.teacher = {teacher!r} has another tokenizer than {source!r}, so their distributions "
+              "cannot be compared; take a teacher of the same family, or imitate its answers (kind = 'sft')")
+
+    def check_data(self, data: DataChecks) -> dict[str, Any]:
+        """The first rows must render, or the task must have prompts."""
+        from outdo.text import render  # seconds of imports
+
+        config: Distill.Config = self.config
+        if config.data is not None:
+            loaded = load_rows(config, data.given)
+            render.preview(config, data.tokenizer, data.context, given=loaded)
+            return length(config, loaded, data)
+        if config.steps is not None or data.flops is not None:
+            return {}
+        size = data.task.size(config.split) or 200 * config.prompts
+        return {"steps": max(1, -(-size * config.epochs // config.prompts))}
+
+    def estimate(self, estimates: Estimates) -> StepCost:
+        """Sampling, where there is no data; training, and a forward pass of a teacher taken to be as large."""
+        return estimates.distillation(self.config)
+
+    def run(self, loop: Loop) -> None:
+        """Samples or rows -> both models' distributions at every token that trains -> an optimiser step."""
+        batches = _rows(loop) if self.config.data is not None else _sampled
+        for step in loop.steps():
+            samples, usage, more = batches(loop, step)
+            metrics, spent = loop.train(samples) if samples else ({}, Usage())
+            loop.book(usage + spent, {**metrics, **more})
+
+
+def _say(line: str) -> None:
+    print(f"outdo: {line}", file=sys.stderr)
+
+
+def _sampled(loop: Loop, step: int) -> tuple[list[Sample], Usage, dict[str, float]]:
+    """What the policy, or the teacher, writes on the step's prompts."""
+    c = loop.config
+    engine = loop.engine if c.samples_of == "policy" else loop.teacher_engine
+    assert engine is not None
+    engine.load(loop.trainer.steps if engine is loop.engine else 0)
+    trajectories, usage = loop.rollout(loop.prompts(step, c.prompts, c.split), c.group_size, c.temperature,
+                                       loop.task.opponents[0], loop.seed, engine)
+    samples = [_imitated(p) for t in trajectories for p in t.pieces if p.mask.any()]
+    return samples, usage, {"tokens_per_episode": sum(t.sampled_tokens for t in trajectories) / len(trajectories)}
+
+
+def _imitated(t: Trajectory) -> Sample:
+    return Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs)
+
+
+def _rows(loop: Loop) -> Any:
+    """A function like `_sampled`, of rows of data."""
+    from outdo.text import render  # seconds of imports
+
+    passes, c = Passes(loop), loop.config
+    renderer = render.renderer(c, loop.run.tokenizer, loop.model.config.max_position_embeddings)
+    shown = [r for i, row in passes.measured.items() for r in renderer(row, f"{passes.source}, row {i}")]
+    loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
+
+    def batch(loop: Loop, step: int) -> tuple[Sequence[Sample], Usage, dict[str, float]]:
+        rendered = [r for i, row in passes.batch(step) for r in renderer(row, f"{c.data}, row {i}")]
+        kept = [r.sample() for r in rendered if r.trained_tokens]
+        return kept, Usage(episodes=len(rendered)), {"episodes": float(len(kept))}
+
+    return batch
