@@ -28,7 +28,19 @@ OF_TEXT: dict[str, Callable[[], dict[str, object]]] = {  # judges of text, with 
     "function": lambda: {"functions": [f"{__file__}:exact"]},
     "reasoning_gym": dict,
     "reward_model": lambda: {"model": str(reward_models.folder())},
+    "exact_match": lambda: {"take": "tags"},
+    "math": dict,
+    "choice": dict,
+    "regex": lambda: {"pattern": r"<answer>\d+</answer>"},
+    "format": lambda: {"tags": ["answer"]},
+    "length": lambda: {"min_words": 2},
+    "repetition": lambda: {"ngram": 1},
+    "json_schema": lambda: {"column": "schema"},
+    "sum": lambda: {"parts": [{"judge": "format", "tags": ["answer"], "gate": 1.0, "weight": 0.1},
+                              {"judge": "exact_match", "take": "tags", "weight": 0.9}]},
 }
+BOUNDS = {"reward_model": (-math.inf, math.inf), "length": (-1.0, 0.0), "repetition": (-1.0, 0.0)}  # others: 0 to 1
+COLUMNS = {"choice": {"answer": "B"}, "json_schema": {"schema": {"type": "string"}}}  # in place of the task's own
 
 
 def exact(completions, answer, **kwargs):  # type: ignore[no-untyped-def]
@@ -71,7 +83,12 @@ def replies() -> list[Trajectory]:
 
 @pytest.fixture
 def games(judge: Judge, chess: list[Trajectory], replies: list[Trajectory]) -> list[Trajectory]:
-    return replies if judge.name in OF_TEXT else chess
+    if judge.name not in OF_TEXT:
+        return chess
+    said = {"choice": ("Answer: A", "B"), "json_schema": ('"a"', "7")}.get(judge.name, ())
+    further = [replace(replies[0], sample=9 + i, info={**replies[0].info, "completion": [{"role": "assistant", "content": s}]})
+               for i, s in enumerate(said)]
+    return [replace(t, info={**t.info, **COLUMNS.get(judge.name, {})}) for t in [*replies, *further]]
 
 
 def values(judge: Judge, games: list[Trajectory]) -> list[float | None]:
@@ -97,7 +114,7 @@ def damaged(games: list[Trajectory]) -> Iterator[tuple[Trajectory, Trajectory]]:
 @pytest.mark.slow
 def test_scores_are_numbers_with_reasons(judge: Judge, games: list[Trajectory]) -> None:
     scores = judge.score(games)
-    low, high = (-math.inf, math.inf) if judge.name == "reward_model" else (0.0, 1.0)  # logits have no bounds
+    low, high = BOUNDS.get(judge.name, (0.0, 1.0))
     assert all(isinstance(s.value, float) and low <= s.value <= high and isinstance(s.reason, str) for s in scores)
     assert len({s.value for s in scores}) > 1, "it tells nothing apart"
 

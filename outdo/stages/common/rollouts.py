@@ -287,7 +287,7 @@ def describe(groups: Sequence[Group]) -> dict[str, float]:
         "reward": float(flat.mean()) if len(flat) else 0.0,
         **{f"reward/{name}": mean for name, mean in part_means([s for g in groups for s in g.scores]).items()},
         "unscored": float(sum(len(g.scores) for g in groups) - len(flat)),
-        "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values if len(v) != 1] or [0.0])),
+        "zero_variance_groups": float(np.mean([len(set(v)) < 2 for v in values if len(v) != 1] or [False])),
         "entropy": -sum(float(p.logprobs.sum()) for t in trajectories for p in t.pieces) / max(sampled, 1),
         "tokens_per_episode": sampled / len(trajectories),
     }
