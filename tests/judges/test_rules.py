@@ -123,7 +123,7 @@ SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "require
 
 def test_json_schema(tmp_path: Path) -> None:
     file = tmp_path / "s.json"
-    file.write_text(json.dumps(SCHEMA))
+    file.write_text(json.dumps(SCHEMA), encoding="utf-8")
     judge = make("json_schema", data=str(file), parses=0.25)
     texts = ('{"age": 3}', '```json\n{"age": "3"}\n```', "{age: 3}", "", "[" * 50_000, '{"age": 3} {"age": 3}')
     assert [one(judge, t).value for t in texts] == [1.0, 0.25, 0.0, 0.0, 0.0, 0.0]
