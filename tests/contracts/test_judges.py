@@ -28,6 +28,7 @@ OF_TEXT: dict[str, Callable[[], dict[str, object]]] = {  # judges of text, with 
     "function": lambda: {"functions": [f"{__file__}:exact"]},
     "reasoning_gym": dict,
     "reward_model": lambda: {"model": str(reward_models.folder())},
+    "code": lambda: {"column": "tests"},
     "exact_match": lambda: {"take": "tags"},
     "math": dict,
     "choice": dict,
@@ -40,7 +41,9 @@ OF_TEXT: dict[str, Callable[[], dict[str, object]]] = {  # judges of text, with 
                               {"judge": "exact_match", "take": "tags", "weight": 0.9}]},
 }
 BOUNDS = {"reward_model": (-math.inf, math.inf), "length": (-1.0, 0.0), "repetition": (-1.0, 0.0)}  # others: 0 to 1
-COLUMNS = {"choice": {"answer": "B"}, "json_schema": {"schema": {"type": "string"}}}  # in place of the task's own
+COLUMNS: dict[str, dict[str, object]] = {  # in place of the task's own
+    "code": {"tests": ["assert f(1) == 2"]}, "choice": {"answer": "B"}, "json_schema": {"schema": {"type": "string"}},
+}  # fmt: skip
 
 
 def exact(completions, answer, **kwargs):  # type: ignore[no-untyped-def]
@@ -85,7 +88,7 @@ def replies() -> list[Trajectory]:
 def games(judge: Judge, chess: list[Trajectory], replies: list[Trajectory]) -> list[Trajectory]:
     if judge.name not in OF_TEXT:
         return chess
-    said = {"choice": ("Answer: A", "B"), "json_schema": ('"a"', "7")}.get(judge.name, ())
+    said = {"code": ("f = lambda x: 2", "x"), "choice": ("Answer: A", "B"), "json_schema": ('"a"', "7")}.get(judge.name, ())
     further = [replace(replies[0], sample=9 + i, info={**replies[0].info, "completion": [{"role": "assistant", "content": s}]})
                for i, s in enumerate(said)]
     return [replace(t, info={**t.info, **COLUMNS.get(judge.name, {})}) for t in [*replies, *further]]

@@ -163,7 +163,7 @@ def test_sum_by_hand() -> None:
 def test_a_part_without_a_score_leaves_none(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def broken(completions, **kwargs):\n    raise ValueError('no')\n\n\ndef fine(completions, **kwargs):\n"
-                    "    return [0.5] * len(completions)\n")
+                    "    return [0.5] * len(completions)\n", encoding="utf-8")
     parts = [{"judge": f"{file}:fine"}, {"judge": f"{file}:broken", "name": "other"}]
     score = one(make("sum", parts=parts), "x")
     assert score.value is None and score.reason.startswith("other:") and score.parts == {"function": 0.5, "other": None}

@@ -47,7 +47,7 @@ def leave(root: str, keep: Sequence[str]) -> None:
     os.makedirs(root + "/old")
     os.makedirs(root + "/dev")
     for name in ("null", "zero", "urandom"):
-        open(root + "/dev/" + name, "w").close()
+        os.close(os.open(root + "/dev/" + name, os.O_CREAT | os.O_WRONLY))
         mount("/dev/" + name, root + "/dev/" + name, None, _MS_BIND)
     os.chdir(root)
     if libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"old"):
