@@ -180,6 +180,8 @@ class Usage:
     update_flops: float = 0.0
     judge_calls: int = 0
     episodes: int = 0
+    judge_tokens: int = 0  # of models behind servers
+    judge_cost: float = 0.0  # money, by the prices that the judge was given
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

@@ -42,6 +42,10 @@ class Judge(Configured):
         """Arithmetic since the last call, beside flops_per_call: of judges whose cost depends on what they read."""
         return 0.0
 
+    def spent_tokens(self) -> tuple[int, float]:
+        """Tokens read and written by a model behind a server, and money, since the last call."""
+        return 0, 0.0
+
     def memory_bytes(self) -> float:
         """What it holds in memory between calls, if that is much: the weights of models."""
         return 0.0

@@ -83,6 +83,11 @@ class Sum(Judge):
         """See `Judge.spent_flops`."""
         return sum(j.spent_flops() for j in self.judges)
 
+    def spent_tokens(self) -> tuple[int, float]:
+        """See `Judge.spent_tokens`."""
+        spent = [j.spent_tokens() for j in self.judges]
+        return sum(n for n, _ in spent), sum(c for _, c in spent)
+
     def memory_bytes(self) -> float:
         """See `Judge.memory_bytes`."""
         return sum(j.memory_bytes() for j in self.judges)

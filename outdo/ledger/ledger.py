@@ -99,6 +99,8 @@ def summarise(events: list[dict[str, Any]]) -> dict[str, Any]:
         "discarded_tokens": u.discarded_tokens,
         "flops": flops,
         "judge_calls": u.judge_calls,
+        "judge_tokens": u.judge_tokens,
+        "judge_cost": u.judge_cost,
         "episodes": u.episodes,
         "wall_s": sum(e["wall_s"] for e in kept),
         "cpu_s": sum(e["cpu_s"] for e in kept),

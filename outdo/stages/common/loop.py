@@ -220,7 +220,9 @@ class Loop:
 
     def judge_cost(self, calls: int) -> Usage:
         """What judging so many trajectories has cost, since the last time that this was asked."""
-        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call + self.judge.spent_flops())
+        tokens, cost = self.judge.spent_tokens()
+        return Usage(judge_calls=calls, judge_flops=calls * self.judge.flops_per_call + self.judge.spent_flops(),
+                     judge_tokens=tokens, judge_cost=cost)
 
     def keep_rollouts(self, source: str, groups: Sequence[Group]) -> None:
         """Append the trajectories of groups, with every score and reason, to rollouts.jsonl."""
