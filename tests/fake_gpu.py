@@ -8,6 +8,7 @@ whether it is a CPU. The registration is for the whole process, hence a script.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,14 +58,14 @@ def train(c: DecoderConfig, kind: str, dtype: torch.dtype, share: bool, lora: bo
     model, critic = made(c, lora), moved(Critic(c.hidden_size))
     optimizer = Optimizer(model, OptimizerConfig(kind=kind), critic)  # type: ignore[arg-type]
     trainer = Trainer(model, optimizer, dtype, critic=critic)
-    rows = samples([30, 30, 9, 20])
+    rows = [replace(s, returns=s.advantages) for s in samples([30, 30, 9, 20])]
     for s in rows[:2]:  # of one prompt
         s.token_ids[:20], s.mask[:20], s.mask[20] = 1, False, True
     (batch,) = micro_batches(rows, 10**6, share)
     assert (batch.prompts is not None) == share
     batch = batch.to(torch.device(GPU))
     logprobs, values = trainer.forward(batch)
-    assert values is not None
+    assert values is not None and batch.returns_N is not None
     loss, metrics = Grpo().loss(TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N), Total(9, 3))
     (loss + (values - batch.returns_N).square().sum()).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trainer.parameters, 1.0)

@@ -23,7 +23,7 @@ from outdo.plugins import Plugin
 from outdo.tasks.base import Task
 from outdo.types import Finish, Trajectory
 
-NAMES = plugins.names("judges")
+NAMES = [n for n in plugins.names("judges") if n != "llm"]  # it needs a server: tests/judges/test_llm.py
 OF_TEXT: dict[str, Callable[[], dict[str, object]]] = {  # judges of text, with the options to test
     "function": lambda: {"functions": [f"{__file__}:exact"]},
     "reasoning_gym": dict,

@@ -129,8 +129,8 @@ def _sampled(loop: Loop, step: int, prompts: Sequence[Prompt], seed: int) -> tup
     engine = loop.start_engine or loop.engine
     engine.load(loop.trainer.steps if engine is loop.engine else 0, loop.trainer.critic)
     trajectories, usage = loop.rollout(prompts, config.group_size, config.temperature, loop.opponent(step), seed, engine)
-    usage += loop.judge_cost(len(trajectories))
     scored = judged(loop, prompts, trajectories)
+    usage += loop.judge_cost(len(trajectories))
     if loop.algorithm.reference or config.importance != "none":
         trajectories, cost = _compared(loop, trajectories)
         g = config.group_size
