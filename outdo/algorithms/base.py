@@ -31,6 +31,11 @@ class Algorithm(Configured):
     def __init__(self, config: Options | None = None) -> None:
         self.config = config or self.Config()
 
+    @property
+    def learns_from_scores(self) -> bool:
+        """Whether it turns scores of samples into advantages; imitation, distillation and reward models do not."""
+        return type(self).advantages is not Algorithm.advantages
+
     def advantages(self, values: Sequence[float | None]) -> list[float | None] | None:
         """Scores of one group -> one advantage per trajectory; None for a trajectory that trains nothing.
 

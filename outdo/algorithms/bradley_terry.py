@@ -32,6 +32,11 @@ class BradleyTerry(Preferences):
 
     config: Config
 
+    @property
+    def learns_from_scores(self) -> bool:
+        """See `Algorithm.learns_from_scores`: it learns from pairs, what is scored by it comes later."""
+        return False
+
     def loss(self, batch: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Algorithm.loss`."""
         assert batch.values is not None

@@ -221,7 +221,7 @@ FROM_TRL = {
     "assistant_only_loss": "the default: answers train, prompts do not", "completion_only_loss": "the default, too",
     "use_vllm": "nothing: outdo's engine samples", "top_k": "nothing: see top_p",
     "top_p": "nothing: outdo samples from the whole distribution, so that log-probabilities are those of the policy",
-    "beta": "nothing yet: the KL divergence is not penalised",
+    "beta": 'algorithm = {"name": "grpo", "kl": ...}',
 }  # fmt: skip
 
 

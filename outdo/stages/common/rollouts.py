@@ -87,6 +87,9 @@ class Rollouts(Stage):
         check(config.group_size <= recipe.slots, f"stage.{name}.group_size = {config.group_size} does not fit into "
               f"slots = {recipe.slots}; raise slots or lower group_size")
         algorithm = make_algorithm(self.algorithm())
+        scored = not hasattr(config, "algorithm") or algorithm.learns_from_scores  # rejection imitates
+        check(scored, f"stage.{name}.algorithm = {algorithm.name!r} does not learn from scores; there is grpo, rloo, ppo, dpo "
+              "and more (docs/algorithms.md)")
         check(config.group_size > 1 or algorithm.advantages([1.0]) is not None, f"stage.{name}.group_size = 1: {algorithm.name} "
               "compares the samples of a prompt; raise group_size, or use ppo or reinforce_pp")
         check(task.one_reply or not algorithm.paired, f"stage.{name}.algorithm = {algorithm.name!r} compares whole replies, and "

@@ -1,0 +1,179 @@
+"""Every way to learn, once, in one small recipe: answers that end in "yes" are wanted. And killed runs with a moving reference.
+
+Run: .venv/bin/python -m pytest tests/stages/test_ways_to_learn.py   (about 50 s on one core)
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real
+from folders import weights
+from processes import forked, lines
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from outdo.judges.reward_model import RewardModel
+from outdo.types import Finish, Trajectory
+
+pytestmark = pytest.mark.slow
+
+WORDS = ["red", "blue", "green", "cat", "dog", "sun", "moon", "tree", "car", "boat"]
+HEAD = """
+name = "ways"
+threads = 1
+dtype = "fp32"
+task = {{ name = "dataset", data = "prompts.jsonl", max_new_tokens = 8 }}
+judge = {{ name = "function", functions = ["judges.py:yes"] }}
+model = {{ width = 64, depth = 2, heads = 4, context = 64, tokenizer = "{tokenizer}" }}
+evaluation = {{ prompts = 16, points = 1 }}
+[stage.sft]
+kind = "sft"
+data = "sft.jsonl"
+epochs = 4
+episodes = 32
+optimizer = {{ lr = 3e-3 }}
+"""
+STAGES: dict[str, str] = {
+    "rm": 'kind = "reward_model"\ndata = "pairs.jsonl"\nepisodes = 16\noptimizer = { lr = 1e-3 }',
+    "dpo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nepochs = 2\noptimizer = { lr = 1e-3 }',
+    "ipo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "ipo" }\noptimizer = { lr = 1e-3 }',
+    "simpo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "simpo" }\n'
+             'optimizer = { lr = 1e-3 }',
+    "orpo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "orpo", beta = 1.0 }\n'
+            'optimizer = { lr = 3e-3 }',
+    "kto": 'kind = "preference"\ndata = "labelled.jsonl"\nepisodes = 32\nalgorithm = { name = "kto" }\noptimizer = { lr = 1e-3 }',
+    "filtered": 'kind = "sft"\ndata = "sft.jsonl"\nepochs = 4\njudge = { name = "function", functions = ["judges.py:yes"] }\n'
+                'optimizer = { lr = 2e-3 }',
+    "best": 'kind = "rejection"\nkeep = "best"\nsample_from = "start"\nprompts = 8\ngroup_size = 8\nsteps = 20\n'
+            'optimizer = { lr = 1e-3 }',
+    "online_dpo": 'kind = "rl"\nalgorithm = { name = "dpo" }\nprompts = 8\ngroup_size = 8\nsteps = 15\noptimizer = { lr = 1e-3 }',
+    "ppo": 'kind = "rl"\nalgorithm = { name = "ppo" }\nprompts = 32\ngroup_size = 1\nsteps = 20\nallow_no_signal = true\n'
+           'optimizer = { lr = 1e-3 }',
+    "judged": 'kind = "rl"\njudge = { name = "reward_model", model = "stage:rm" }\nprompts = 8\ngroup_size = 8\nsteps = 3\n'
+              'optimizer = { lr = 1e-3 }',
+    "distilled": 'kind = "distill"\nteacher = "stage:online_dpo"\nsteps = 20\nprompts = 16\noptimizer = { lr = 1e-3 }',
+    "taught": 'kind = "distill"\nteacher = "stage:online_dpo"\nsamples_of = "teacher"\nsteps = 20\nprompts = 16\n'
+              'algorithm = { name = "distillation", divergence = "forward", top_k = 20 }\noptimizer = { lr = 1e-3 }',
+}  # fmt: skip
+
+
+def write(folder: Path, stages: dict[str, str]) -> Path:
+    rng = random.Random(0)
+
+    def some(n: int) -> str:
+        return " ".join(rng.choices(WORDS, k=n))
+
+    def put(name: str, rows: list[dict[str, Any]]) -> None:
+        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+    put("prompts.jsonl", [{"prompt": f"{some(3)} {i}"} for i in range(120)])
+    put("sft.jsonl", [{"prompt": some(3), "completion": f" {some(2)} {rng.choice(['yes', 'no'])}"} for _ in range(300)])
+    pairs = [{"prompt": some(3), "chosen": f" {some(2)} yes", "rejected": f" {some(2)} no"} for _ in range(300)]
+    put("pairs.jsonl", pairs)
+    put("labelled.jsonl", [{"prompt": p["prompt"], "completion": p[k], "label": k == "chosen"} for p in pairs
+                           for k in ("chosen", "rejected")])  # fmt: skip
+    (folder / "judges.py").write_text("def yes(completions, **kwargs):\n    return [float('yes' in c) for c in completions]\n",
+                                      encoding="utf-8")
+    text = HEAD.format(tokenizer=real.smollm2()) + "".join(
+        f"[stage.{name}]\nfrom = \"sft\"\n{options}\n" for name, options in stages.items())
+    (folder / "ways.toml").write_text(text, encoding="utf-8")
+    return folder / "ways.toml"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ways")
+    done = forked("run", write(folder, STAGES), "--out", folder / "run", cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "run"
+
+
+def score(run: Path, stage: str) -> float:
+    rows = lines(run / "stages" / stage / "evaluations.jsonl")
+    return float(next(r["value"] for r in rows if r["last"] and r["decode"] == "sampled"))
+
+
+@pytest.mark.parametrize("stage", [n for n in STAGES if n not in ("rm", "judged", "dpo", "ipo", "simpo")])
+def test_it_learns_what_is_wanted(run: Path, stage: str) -> None:
+    assert score(run, stage) >= score(run, "sft") + 0.2
+
+
+@pytest.mark.parametrize("stage", ["rm", "dpo", "ipo", "simpo", "orpo", "kto"])
+def test_held_out_pairs_are_told_apart(run: Path, stage: str) -> None:
+    rows = lines(run / "stages" / stage / "heldout.jsonl")
+    if stage == "kto":  # single answers are no pairs
+        assert rows == []
+        return
+    assert rows[-1]["last"] and rows[-1]["value"] >= 0.9 and rows[-1]["ci95"][0] > 0.5
+    if stage == "rm":
+        assert rows[0]["value"] == 0.5 and rows[-1]["auc"] >= 0.9 and rows[-1]["calibration_error"] < 0.5
+
+
+def test_a_reward_model_is_transformers_own(run: Path) -> None:
+    """The classifier in the checkpoint, opened by transformers, gives what the judge gives; it is no policy and is not tried."""
+    (folder,) = (run / "stages" / "rm" / "checkpoints").glob("*/reward_model")
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    judge = RewardModel(RewardModel.Config(model=f"{run}:rm"))
+    for text in (" cat dog yes", " cat dog no"):
+        logit = model(**tokenizer("sun moon car" + text, return_tensors="pt", add_special_tokens=False)).logits.item()
+        ids = tokenizer("sun")["input_ids"]
+        t = Trajectory("p", 0, np.array([*ids, *ids]), np.array([False] * len(ids) + [True] * len(ids)),
+                       np.zeros(2 * len(ids), np.float32), 0, Finish.STOP, {"prompt": "sun moon car", "completion": text})
+        assert judge.score([t])[0].value == pytest.approx(logit, abs=1e-4)
+    assert not lines(run / "stages" / "rm" / "evaluations.jsonl")
+    both = RewardModel(RewardModel.Config(models=(f"{run}:rm", f"{run}:rm"), combine="uncertain")).score([t])[0]
+    assert both.value == pytest.approx(logit, abs=1e-4) and len(both.parts) == 2
+
+
+def test_a_judge_that_is_a_stage_scores(run: Path) -> None:
+    rewards = [m["reward"] for m in lines(run / "stages" / "judged" / "metrics.jsonl")]
+    assert len(rewards) == 3 and len(set(rewards)) == 3
+    bill = lines(run / "stages" / "judged" / "ledger.jsonl")
+    assert sum(e["judge_flops"] for e in bill if e["what"] == "train") > 0
+
+
+def test_a_distilled_student_agrees_with_its_teacher(run: Path) -> None:
+    first, *_, last = lines(run / "stages" / "distilled" / "metrics.jsonl")
+    assert last["divergence"] < 0.5 * first["divergence"] and last["agreement"] > first["agreement"]
+
+
+MOVING = {"rl": 'kind = "rl"\nprompts = 4\ngroup_size = 8\nsteps = 8\nmask_truncated = true\ndynamic_sampling = 1\n'
+                'importance = "truncate"\nalgorithm = { name = "grpo", kl = 0.1, kl_target = 0.05, entropy = 0.01, '
+                'reference_every = 3 }\noptimizer = { lr = 1e-3 }'}  # fmt: skip
+
+
+def test_a_moving_reference_and_an_adaptive_coefficient_are_resumed(tmp_path: Path) -> None:
+    recipe = write(tmp_path, MOVING)
+    often = ["--set", "checkpoint_s=0.01"]
+    assert forked("run", recipe, *often, "--out", tmp_path / "whole", cwd=tmp_path).code == 0
+    for n in ("4", "6"):
+        died = forked("run", recipe, *often, "--out", tmp_path / f"killed{n}", cwd=tmp_path, kill=(f"rl/checkpoints/{n}", 1))
+        assert died.code == -signal.SIGKILL
+        done = forked("run", "--resume", tmp_path / f"killed{n}", cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert weights(tmp_path / f"killed{n}", "rl") == weights(tmp_path / "whole", "rl")
+    metrics = lines(tmp_path / "whole" / "stages" / "rl" / "metrics.jsonl")
+    assert len({m["kl_coefficient"] for m in metrics}) > 2 and all("entropy_bonus" in m for m in metrics)
+
+
+@pytest.mark.parametrize(("stage", "why"), [
+    ('kind = "preference"', "has no data"), ('kind = "preference"\ndata = "sft.jsonl"', "chosen and rejected"),
+    ('kind = "preference"\ndata = "same.jsonl"', "row 0: chosen and rejected are the same"),
+    ('kind = "preference"\ndata = "pairs.jsonl"\nalgorithm = { name = "grpo" }', "does not learn from preferences"),
+    ('kind = "reward_model"\ndata = "pairs.jsonl"\nmargin = "lead"', "column lead holds None"),
+    ('kind = "rl"\ngroup_size = 1\nsteps = 1', "compares the samples of a prompt"),
+    ('kind = "rl"\nsteps = 1\njudge = { name = "reward_model", model = "stage:none" }', "no stage is called so"),
+    ('kind = "distill"\nsteps = 1', "has no teacher"), ('kind = "sft"\ndata = "sft.jsonl"\nweights = "w"', "column w holds None"),
+    ('kind = "rl"\nsteps = 1\nalgorithm = { name = "sft" }', "does not learn from scores"),
+])  # fmt: skip
+def test_bad_input_is_one_line(tmp_path: Path, stage: str, why: str) -> None:
+    recipe = write(tmp_path, {"x": stage})
+    (tmp_path / "same.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n', encoding="utf-8")
+    done = forked("run", recipe, "--set", "stage.sft.steps=1", "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.code == 2 and why in done.err and done.err.startswith("outdo: ") and done.err.strip().count("\n") == 0, done.err
