@@ -82,9 +82,9 @@ class Preference(Stage):
         passes = Passes(loop)
         render = renderer(self.config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
         labelled = loop.algorithm.labelled
-        shown = [_samples(render, row, f"{passes.source}, row {i}", i, False) for i, row in passes.measured.items()]
-        loop.heldout_rows = [pair[0] for pair in shown if pair]
-        loop.measure_rows = partial(_told_apart, loop, [s for pair in shown for s in pair])
+        shown = [_samples(render, row, f"{passes.source}, row {i}", i, labelled) for i, row in passes.measured.items()]
+        loop.heldout_rows = [replace(s, pair=None) for some in shown for s in some if s.advantages.max() > 0]
+        loop.measure_rows = partial(_told_apart, loop, [s for some in shown if len(some) == 2 for s in some])
         for step in loop.steps():
             loop.refresh_reference(step)
             made = [_samples(render, row, f"{self.config.data}, row {i}", n, labelled)

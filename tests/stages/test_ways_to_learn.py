@@ -163,7 +163,7 @@ def test_a_moving_reference_and_an_adaptive_coefficient_are_resumed(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("stage", "why"), [
-    ('kind = "preference"', "has no data"), ('kind = "preference"\ndata = "sft.jsonl"', "chosen and rejected"),
+    ('kind = "preference"\nsteps = 1', "has no data"), ('kind = "preference"\ndata = "sft.jsonl"', "chosen and rejected"),
     ('kind = "preference"\ndata = "same.jsonl"', "row 0: chosen and rejected are the same"),
     ('kind = "preference"\ndata = "pairs.jsonl"\nalgorithm = { name = "grpo" }', "does not learn from preferences"),
     ('kind = "reward_model"\ndata = "pairs.jsonl"\nmargin = "lead"', "column lead holds None"),
