@@ -57,7 +57,7 @@ def make(name: str, **options: object) -> Judge:
     return plugins.make("judges", Plugin(name=name, **options), Judge)  # type: ignore[type-abstract, arg-type]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n == "code" else n for n in NAMES])  # it starts processes
 def judge(request: pytest.FixtureRequest) -> Judge:
     return make(request.param)
 
