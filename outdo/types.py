@@ -143,14 +143,13 @@ class TokenBatch:
     ref_logprobs: Tensor | None = None  # [N] under the reference policy
     values: Tensor | None = None  # [N] what the critic, or a reward model's head, says before each token; None without one
     # Calls a function on pieces of the tokens' whole distributions, log-probabilities of the policy [n, V] and of the teacher
-    # [n, V] or None -> its values [N], with gradient. Only where the algorithm asks for it.
+    # [n, V] or None -> its values [N, ...], with gradient. Only where the algorithm asks for it.
     vocabulary: Callable[[OfVocabulary], Tensor] | None = None
 
     def lengths(self) -> Tensor:
         """[sequences] float32, trained tokens of each."""
         n = int(self.sequence.max()) + 1 if len(self.sequence) else 0
-        ones = self.logprobs.detach() * 0 + 1
-        return ones.new_zeros(n).index_add(0, self.sequence, ones)
+        return self.logprobs.new_zeros(n).index_add(0, self.sequence, self.logprobs.new_ones(len(self.sequence)))
 
 
 @dataclass(frozen=True)

@@ -43,14 +43,19 @@ class Distillation(Algorithm):
     def loss(self, batch: TokenBatch, total: Total) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Algorithm.loss`; advantages weigh the tokens."""
         assert batch.vocabulary is not None
-        both = batch.vocabulary(self._divergence) * batch.advantages
-        with torch.no_grad():
-            same = batch.vocabulary(lambda own, taught: (own.argmax(-1) == _given(taught).argmax(-1)).float())
-        return both.sum() / total.tokens, {"divergence": both.detach().sum(), "agreement": same.sum()}
+        divergence, same = batch.vocabulary(self._compared).unbind(-1)
+        weighed = divergence * batch.advantages
+        return weighed.sum() / total.tokens, {"divergence": weighed.detach().sum(), "agreement": same.detach().sum()}
 
-    def _divergence(self, own: Tensor, teacher: Tensor | None) -> Tensor:
-        """[n, V] log-probabilities of the policy and of the teacher -> [n] nats."""
-        c, taught = self.config, _given(teacher)
+    def _compared(self, own: Tensor, teacher: Tensor | None) -> Tensor:
+        """[n, V] log-probabilities of the policy and of the teacher -> [n, 2]: nats; 1 where both find one token likeliest."""
+        assert teacher is not None, "the stage distill hands over the teacher's distributions"
+        same = (own.argmax(-1) == teacher.argmax(-1)).float()
+        return torch.stack([self._divergence(own, teacher), same], -1)
+
+    def _divergence(self, own: Tensor, taught: Tensor) -> Tensor:
+        """[n] nats."""
+        c = self.config
         if c.top_k is not None and c.top_k < own.shape[-1]:
             chosen = taught.topk(c.top_k, -1).indices
             own, taught = _with_rest(own, chosen), _with_rest(taught, chosen)
@@ -61,11 +66,6 @@ class Distillation(Algorithm):
         weights = torch.tensor([c.beta, 1.0 - c.beta], device=own.device).log()
         mixed = torch.logaddexp(taught + weights[0], own + weights[1])
         return c.beta * _kl(taught, mixed) + (1.0 - c.beta) * _kl(own, mixed)
-
-
-def _given(teacher: Tensor | None) -> Tensor:
-    assert teacher is not None, "the stage distill hands over the teacher's distributions"
-    return teacher
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from outdo.models import fetch, hf
-from outdo.runs.start import say
+from outdo.system.progress import say
 from outdo.text.chat import NEVER_ENDS, known_ends, never_ends
 from outdo.text.columns import Adapted, detected
 from outdo.text.render import Rendered, Renderer

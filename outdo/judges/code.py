@@ -211,7 +211,7 @@ def same(a: Any, b: Any, lists: bool = False) -> bool:
         if lists:
             kind, other = ("list" if k == "tuple" else k for k in (kind, other))
         if kind != other or kind == "other":
-            return kind == other == "float" and False
+            return False
         if kind == "float":
             return _number(a) == _number(b) or math.isclose(_number(a), _number(b), rel_tol=1e-9, abs_tol=1e-12)
         return len(x) == len(y) and all(same(v, w, lists) for v, w in zip(x, y, strict=True))

@@ -25,6 +25,7 @@ from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.models import fetch
 from outdo.plugins import Plugin
+from outdo.system.progress import say
 from outdo.types import Score, Trajectory
 
 TRAINED = "reward_model"  # folder of the classifier in the last checkpoint of a stage that trains one
@@ -151,7 +152,7 @@ class RewardModel(Judge):
     @property
     def _folder(self) -> str:
         check(bool(self.config.model), "judge reward_model has no model; set model = a folder or a hub id")
-        folder = fetch.resolve(self.config.model, _say)
+        folder = fetch.resolve(self.config.model, say)
         trained = folder / TRAINED  # by a stage of kind reward_model
         return str(trained if trained.is_dir() else folder)
 
@@ -215,10 +216,6 @@ def text_of(tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any) ->
 
 def _context(settings: Any) -> int:
     return int(getattr(settings.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
-
-
-def _say(line: str) -> None:
-    print(f"outdo: {line}", file=sys.stderr)
 
 
 @functools.lru_cache(8)

@@ -138,6 +138,8 @@ def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> s
 def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: Length) -> float:
     """Of all measurements of a stage: along its way, at its end, and before it where a tree starts."""
     e, parent = recipe.evaluation, recipe.parent(name)
+    if not recipe.stage[name].writes:
+        return 0.0
     root, start = parent is None, parent is None or not recipe.alike(name, parent)
     times = start + e.points - 1 + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
     flops = e.prompts * times * (e.samples * episode_flops(c, typical.sharing(1 / e.samples)) + episode_flops(c, typical))

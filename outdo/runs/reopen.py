@@ -18,9 +18,10 @@ from outdo.recipe import Recipe, load, parse
 from outdo.rollout.engine import Engine
 from outdo.rollout.episodes import rollout
 from outdo.runs.resolve import compute_device, compute_dtype, resolve
-from outdo.runs.start import check_fits, say, tokenizer_of
+from outdo.runs.start import check_fits, tokenizer_of
 from outdo.stages.base import Given
 from outdo.system import machine
+from outdo.system.progress import say
 from outdo.tasks.base import Task, make_task
 from outdo.training import checkpoint
 from outdo.types import Prompt, Trajectory, Usage

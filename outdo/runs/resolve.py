@@ -14,9 +14,9 @@ from outdo import plugins
 from outdo.errors import check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe, StageConfig
-from outdo.runs.start import say
 from outdo.stages.base import Given
 from outdo.system import machine
+from outdo.system.progress import say
 from outdo.tasks.base import Task
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from outdo.models.base import LanguageModel, Sizes
 from outdo.models.decoder import Decoder, DecoderConfig
 from outdo.recipe import Recipe
 from outdo.system import randomness
+from outdo.system.progress import say
 from outdo.tasks.base import Task
 
 
@@ -25,11 +25,6 @@ def roots(recipe: Recipe) -> dict[str, Path]:
     """
     written = [s.source for n, s in recipe.stage.items() if recipe.parent(n) is None] + [recipe.model.tokenizer]
     return {source: fetch.resolve(source, say) for source in dict.fromkeys(written) if source is not None}
-
-
-def say(line: str) -> None:
-    """News of something slow that is neither a stage's nor an error."""
-    print(f"outdo: {line}", file=sys.stderr)
 
 
 def tokenizer_of(task: Task, folders: Collection[Path]) -> PreTrainedTokenizerBase:

@@ -62,8 +62,8 @@ class Stage(Configured):
         self.config = config
 
     def algorithm(self) -> Plugin:
-        """What turns samples into a loss."""
-        return Plugin(name="sft")
+        """What turns samples into a loss: the one that the stage's options name, or imitation."""
+        return getattr(self.config, "algorithm", Plugin(name="sft"))
 
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """Check what the options name (players, judges, functions) before anything long begins. Raises UserError."""

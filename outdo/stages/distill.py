@@ -6,7 +6,6 @@ where it goes wrong, not where the teacher would have gone.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from outdo.plugins import Plugin
 from outdo.recipe import STAGE, Recipe
 from outdo.stages.base import DataChecks, Given, Stage
 from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.system.progress import say
 from outdo.tasks.base import Task
 from outdo.types import Sample, Trajectory, Usage
 
@@ -49,11 +49,6 @@ class Distill(Stage):
             """After passes over the rows, or one over the prompts."""
             return not self.stream
 
-    def algorithm(self) -> Plugin:
-        """The one that the recipe names."""
-        chosen: Plugin = self.config.algorithm
-        return chosen
-
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """The teacher exists, and reads the tokens of the policy."""
         from outdo.models import hf  # seconds of imports
@@ -67,7 +62,7 @@ class Distill(Stage):
         source = recipe.checkpoint(name) or recipe.model.tokenizer or ""
         check(bool(source), f"stage.{name}.teacher = {teacher!r} has a tokenizer of its own, and the model has the task's; "
               "give model.tokenizer = the teacher, or start from a checkpoint with its tokenizer")
-        own, theirs = (hf.load_tokenizer(fetch.resolve(s, _say)).get_vocab() for s in (source, teacher))
+        own, theirs = (hf.load_tokenizer(fetch.resolve(s, say)).get_vocab() for s in (source, teacher))
         check(own == theirs, f"stage.{name}.teacher = {teacher!r} has another tokenizer than {source!r}, so their distributions "
               "cannot be compared; take a teacher of the same family, or imitate its answers (kind = 'sft')")
 
@@ -98,16 +93,13 @@ class Distill(Stage):
             loop.book(usage + spent, {**metrics, **more})
 
 
-def _say(line: str) -> None:
-    print(f"outdo: {line}", file=sys.stderr)
-
-
 def _sampled(loop: Loop, step: int) -> tuple[list[Sample], Usage, dict[str, float]]:
     """What the policy, or the teacher, writes on the step's prompts."""
     c = loop.config
-    engine = loop.engine if c.samples_of == "policy" else loop.teacher_engine
+    engine = loop.engine if c.samples_of == "policy" else loop.frozen_engine
     assert engine is not None
-    engine.load(loop.trainer.steps if engine is loop.engine else 0)
+    if engine is loop.engine:
+        engine.load(loop.trainer.steps)
     trajectories, usage = loop.rollout(loop.prompts(step, c.prompts, c.split), c.group_size, c.temperature,
                                        loop.task.opponents[0], loop.seed, engine)
     samples = [_imitated(p) for t in trajectories for p in t.pieces if p.mask.any()]
@@ -124,8 +116,7 @@ def _rows(loop: Loop) -> Any:
 
     passes, c = Passes(loop), loop.config
     renderer = render.renderer(c, loop.run.tokenizer, loop.model.config.max_position_embeddings)
-    shown = [r for i, row in passes.measured.items() for r in renderer(row, f"{passes.source}, row {i}")]
-    loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
+    loop.heldout_rows = passes.shown(renderer)
 
     def batch(loop: Loop, step: int) -> tuple[Sequence[Sample], Usage, dict[str, float]]:
         rendered = [r for i, row in passes.batch(step) for r in renderer(row, f"{c.data}, row {i}")]

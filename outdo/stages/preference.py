@@ -17,7 +17,7 @@ from outdo.errors import check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage
-from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.stages.common.data import DataConfig, Passes, check_answers
 from outdo.tasks.base import Task
 from outdo.types import Sample, Usage
 
@@ -39,11 +39,6 @@ class Preference(Stage):
         kind: Literal["preference"] = "preference"
         algorithm: Plugin = Plugin(name="dpo")
 
-    def algorithm(self) -> Plugin:
-        """The one that the recipe names."""
-        chosen: Plugin = self.config.algorithm
-        return chosen
-
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """There is data, and the algorithm learns from preferences."""
         from outdo.algorithms.base import make_algorithm  # seconds of imports
@@ -57,19 +52,9 @@ class Preference(Stage):
         """The first rows must render to pairs, or to labelled answers."""
         from outdo.algorithms.base import make_algorithm  # seconds of imports
         from outdo.text.render import renderer
-        from outdo.text.rows import first
 
-        config: DataConfig = self.config
-        loaded, render = load_rows(config, data.given), renderer(config, data.tokenizer, data.context)
-        looked = first(loaded, 64)
-        made = [_samples(render, row, f"{config.data}, row {i}", i, make_algorithm(self.algorithm()).labelled)
-                for i, row in enumerate(looked)]
-        check(any(made), f"{config.data}: none of the first {len(looked)} rows has two answers within {render.context} tokens; "
-              "raise max_tokens, or choose a model with a longer context")
-        if lost := sum(not m for m in made):
-            data.note(f"{lost / len(made):.0%} of the first {len(made)} rows have answers that are longer than {render.context} "
-                      "tokens and are left out")
-        return length(config, loaded, data)
+        render, labelled = renderer(self.config, data.tokenizer, data.context), make_algorithm(self.algorithm()).labelled
+        return check_answers(self.config, data, render.context, lambda row, place, i: _samples(render, row, place, i, labelled))
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Training on both answers of a row, and a forward pass of the reference where there is one."""

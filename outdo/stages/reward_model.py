@@ -18,7 +18,7 @@ from outdo.errors import check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage
-from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.stages.common.data import DataConfig, Passes, check_answers
 from outdo.tasks.base import Task
 from outdo.types import Sample, Usage
 
@@ -43,11 +43,6 @@ class RewardModel(Stage):
         algorithm: Plugin = Plugin(name="bradley_terry")
         margin: str | None = None  # column that says how much better the chosen answer is
 
-    def algorithm(self) -> Plugin:
-        """The one that the recipe names."""
-        chosen: Plugin = self.config.algorithm
-        return chosen
-
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """There is data, and no policy starts from a reward model."""
         check(self.config.data is not None, f"stage.{name} has no data; name rows of preferences: data = 'pairs.jsonl'")
@@ -59,18 +54,8 @@ class RewardModel(Stage):
 
     def check_data(self, data: DataChecks) -> dict[str, Any]:
         """The first rows must render to pairs."""
-        from outdo.text.rows import first  # seconds of imports
-
-        config: RewardModel.Config = self.config
-        loaded, limit = load_rows(config, data.given), min(config.max_tokens or data.context, data.context)
-        looked = first(loaded, 64)
-        made = [_pair(data.tokenizer, limit, row, f"{config.data}, row {i}", i, config.margin) for i, row in enumerate(looked)]
-        check(any(made), f"{config.data}: none of the first {len(looked)} rows has two answers within {limit} tokens; "
-              "raise max_tokens, or choose a model with a longer context")
-        if lost := sum(not m for m in made):
-            data.note(f"{lost / len(made):.0%} of the first {len(made)} rows have answers that are longer than {limit} tokens "
-                      " and are left out")
-        return length(config, loaded, data)
+        c, limit = self.config, min(self.config.max_tokens or data.context, data.context)
+        return check_answers(c, data, limit, lambda row, place, i: _pair(data.tokenizer, limit, row, place, i, c.margin))
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Training on both answers of a row."""
@@ -121,11 +106,16 @@ def _scored_at_end(ids: np.ndarray, sign: float, pair: int) -> Sample:
 def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[dict[str, Any] | None, Usage]:
     """How the scores agree with preferences that never trained: accuracy, calibration, AUC within prompts."""
     from outdo.evaluation.pairs import agreement  # seconds of imports
+    from outdo.models.score import read
     from outdo.text.pairs import sides
 
     if not held:
         return None, Usage()
-    scores, usage = loop.trainer.values([s for _, pair in held for s in pair])
+    head = loop.trainer.critic
+    assert head is not None
+    rows = [(s.token_ids, s.mask) for _, pair in held for s in pair]
+    found, usage = read(loop.model, loop.run.dtype, rows, loop.config.optimizer.micro_tokens, lambda _, hidden, __: head(hidden))
+    scores = [float(x[-1]) for x in found]
     prompts = [str(sides(row, "the row")[0]) for row, _ in held]
     return agreement(scores[::2], scores[1::2], prompts), usage
 

@@ -25,11 +25,6 @@ class Rl(Rollouts):
         kind: Literal["rl"] = "rl"
         algorithm: Plugin = Plugin(name="grpo")
 
-    def algorithm(self) -> Plugin:
-        """The one that the recipe names."""
-        chosen: Plugin = self.config.algorithm
-        return chosen
-
     def run(self, loop: Loop) -> None:
         """Rollouts -> scores -> advantages -> a few optimiser steps, until the budget is spent."""
         watch = Watch(loop)

@@ -30,11 +30,6 @@ class Sft(Imitation):
         judge: Plugin | None = None  # rows of data are imitated only if it scores them at least `threshold`
         threshold: float = 1.0
 
-    def algorithm(self) -> Plugin:
-        """The one that the recipe names."""
-        chosen: Plugin = self.config.algorithm
-        return chosen
-
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
         """Rows of data are neither won nor lost."""
         check(self.config.data is None or self.config.keep == "all", f"stage.{name}.keep = 'won' goes with a player's episodes; "

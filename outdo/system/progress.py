@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ class Planned(Protocol):
 
     @property
     def stages(self) -> Sequence[PlannedStage]: ...
+
+
+def say(line: str) -> None:
+    """News of something slow that is neither a stage's nor an error."""
+    print(f"outdo: {line}", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,20 +90,6 @@ class Trainer:
             metrics["value_error"] = errors.detach()
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach()), metrics
-
-    @torch.no_grad()
-    def values(self, samples: Sequence[Sample]) -> tuple[list[float], Usage]:
-        """What the critic says before each sample's last trained token, and what that cost."""
-        found: dict[int, float] = {}
-        usage, left = Usage(), list(enumerate(samples))
-        for i, s in left:  # one by one in batches of like length would be faster; held-out rows are few
-            (batch,) = micro_batches([replace(s, pair=None)], 1 << 30, *self._layout)
-            values = self._tokens(batch.to(self.model.device)).values
-            assert values is not None
-            found[i] = float(values[-1])
-            n = len(s.token_ids)
-            usage += Usage(prefill_tokens=n, prefill_flops=forward_flops(self.model.config, n, n * (n + 1) // 2, 1))
-        return [found[i] for i in range(len(samples))], usage
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities [N] of the trained tokens at the sampling temperature, and the critic's values [N] before them.

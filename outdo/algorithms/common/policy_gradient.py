@@ -5,9 +5,9 @@
     objective  `objective`: PPO's clipped r_t A_t unless an algorithm says otherwise
     L          -(mean of the objective) + kl * (mean divergence from the reference) - entropy * (mean entropy)
 
-An algorithm overrides the parts in which it differs; docs/algorithms/README.md is the table of these. Pieces of each mean:
-"tokens" averages over all trained tokens of the optimiser step, "sequences" over each sequence's own tokens and then over
-sequences, "constant" divides a sequence's sum by a fixed number of tokens, "sum" does not divide it.
+An algorithm overrides the parts in which it differs; docs/algorithms.md is the table of these. Option `average`: "tokens" is the
+mean over all trained tokens of the optimiser step, "sequences" the mean over sequences of the mean over each one's tokens,
+"constant" divides a sequence's sum by a fixed number of tokens, "sum" does not divide it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -10,9 +11,13 @@ from outdo.errors import check
 from outdo.recipe import StageConfig
 from outdo.stages.base import DataChecks, Given
 from outdo.text import heldout, rows
+from outdo.types import Sample
 
 if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
+    from outdo.text.render import Renderer
+
+_LOOKED_AT = 64  # rows, before anything long begins
 
 
 class DataConfig(StageConfig):
@@ -61,6 +66,22 @@ def length(config: DataConfig, loaded: rows.Rows, data: DataChecks) -> dict[str,
     return {"steps": -(-(len(left) - withheld) * config.epochs // config.episodes)}
 
 
+def check_answers(config: DataConfig, data: DataChecks, limit: int,
+                  samples: Callable[[rows.Row, str, int], Sequence[Sample]]) -> dict[str, Any]:
+    """Check that some of the first rows give samples; those that give none are told. Returns options, as `Stage.check_data`.
+
+    samples: (row, place, number) -> the row's answers; empty where one has more tokens than limit. Raises UserError.
+    """
+    loaded = load_rows(config, data.given)
+    made = [samples(row, f"{config.data}, row {i}", i) for i, row in enumerate(rows.first(loaded, _LOOKED_AT))]
+    check(any(made), f"{config.data}: none of the first {len(made)} rows has two answers within {limit} tokens; raise "
+          "max_tokens, or choose a model with a longer context")
+    if lost := sum(not m for m in made):
+        data.note(f"{lost / len(made):.0%} of the first {len(made)} rows have answers that are longer than {limit} tokens and "
+                  "are left out")
+    return length(config, loaded, data)
+
+
 class Passes:
     """The rows of a stage's data, batch by batch, and those that are measured on and never train."""
 
@@ -75,6 +96,11 @@ class Passes:
         # Whole passes end with a smaller batch; any other number of steps goes round and round.
         whole = 0 if config.stream else len(self._feed) * config.epochs
         self._size, self._last = config.episodes, whole if config.steps == -(-whole // config.episodes) else None
+
+    def shown(self, renderer: Renderer) -> list[Sample]:
+        """What the loss is measured on: the answers in the rows that never train."""
+        rendered = [r for i, row in self.measured.items() for r in renderer(row, f"{self.source}, row {i}")]
+        return [r.sample() for r in rendered if r.trained_tokens]
 
     def batch(self, step: int) -> list[tuple[int, rows.Row]]:
         """The rows of a step, each with its number in the data."""

@@ -133,8 +133,7 @@ def imitate_rows(loop: Loop) -> None:
     config: ImitationConfig = loop.config
     passes = Passes(loop)
     renderer = render.renderer(config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
-    shown = [r for i, row in passes.measured.items() for r in renderer(row, f"{passes.source}, row {i}")]
-    loop.heldout_rows = [r.sample() for r in shown if r.trained_tokens]
+    loop.heldout_rows = passes.shown(renderer)
     for step in loop.steps():
         numbered, judging = passes.batch(step), Usage()
         if getattr(config, "judge", None) is not None:

@@ -72,21 +72,22 @@ class Loop:
     def _build(self, model: LanguageModel) -> None:
         """The trainer and the engine, which share the model's weights."""
         optimizer, dtype, config = self.config.optimizer, self.run.dtype, self.config
-        wanted = self.algorithm.reference or getattr(config, "sample_from", "policy") == "start"
+        from_start = getattr(config, "sample_from", "policy") == "start"
+        wanted = self.algorithm.reference or from_start
         self.reference = Reference(model, dtype, optimizer.micro_tokens) if wanted else None
         critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
-        self.teacher_engine: Engine | None = None
         teacher = self._teacher()
-        if teacher is not None:
-            self.teacher_engine = Engine(teacher, dtype, self.run.recipe.slots)
         self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
                                temperature=getattr(config, "temperature", 1.0), critic=critic,
                                vocabulary=self.algorithm.vocabulary, teacher=teacher)
         self.engine = Engine(model, dtype, self.run.recipe.slots)
-        self.start_engine: Engine | None = None  # samples from the weights that the stage starts from, where it says so
-        if self.reference is not None and getattr(config, "sample_from", "policy") == "start":
-            self.start_engine = Engine(self.reference.model, dtype, self.run.recipe.slots)
+        taught = getattr(config, "samples_of", "policy") == "teacher"
+        frozen = self.reference.model if from_start and self.reference else teacher if taught else None
+        self.frozen_engine: Engine | None = None  # samples from the weights that the stage starts from, or from the teacher
+        if frozen is not None:
+            self.frozen_engine = Engine(frozen, dtype, self.run.recipe.slots)
+            self.frozen_engine.load(0)
 
     def _teacher(self) -> LanguageModel | None:
         """The frozen model whose distributions the stage learns from, if it names one."""

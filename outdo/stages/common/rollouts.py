@@ -129,8 +129,9 @@ def gather(loop: Loop, step: int, n: int | None = None) -> tuple[list[Group], Us
 def _sampled(loop: Loop, step: int, prompts: Sequence[Prompt], seed: int) -> tuple[list[Group], Usage]:
     """One round of `gather`."""
     config: RolloutConfig = loop.config
-    engine = loop.start_engine or loop.engine
-    engine.load(loop.trainer.steps if engine is loop.engine else 0, loop.trainer.critic)
+    engine = loop.frozen_engine or loop.engine
+    if engine is loop.engine:
+        engine.load(loop.trainer.steps, loop.trainer.critic)
     trajectories, usage = loop.rollout(prompts, config.group_size, config.temperature, loop.opponent(step), seed, engine)
     scored = judged(loop, prompts, trajectories)
     usage += loop.judge_cost(len(trajectories))
