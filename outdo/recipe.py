@@ -141,10 +141,13 @@ class Recipe(Table):
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update=dict(options))})
 
     def order(self) -> list[str]:
-        """Stage names so that every stage comes after the one it starts from; file order otherwise."""
+        """Stage names so that every stage comes after those that it needs; file order otherwise. Raises UserError for cycles."""
         out: list[str] = []
-        while len(out) < len(self.stage):
-            out.append(next(n for n in self.stage if n not in out and set(self.needs(n)) <= set(out)))
+        while left := [n for n in self.stage if n not in out]:
+            ready = [n for n in left if set(self.needs(n)) <= set(out)]
+            check(bool(ready), f"the stages {', '.join(left)} wait for each other, by `from`, judge or teacher; remove one of "
+                  "these")
+            out.append(ready[0])
         return out
 
     def parent(self, name: str) -> str | None:
@@ -220,9 +223,13 @@ class Recipe(Table):
             for other in self.needs(name):
                 check(other in self.stage, f"stage.{name}: its judge or teacher is 'stage:{other}', and no stage is called so"
                       f"{nearest(other, self.stage)}")
-                check(name not in self.needs(other), f"stage.{name} and stage.{other} wait for each other; remove one of the two")
             no_end = stage.steps is None and self.budget_flops(name) is None and not stage.ends_by_itself
             check(not no_end, f"stage.{name} never ends; give it steps, flops, or the recipe an arm_flops")
+        for key, judge in (("judge", self.judge), ("gold", self.gold)):
+            named = next((s for s in _strings(judge.options) if s.startswith(STAGE)), None)
+            check(named is None, f"{key}: {named!r} is not there from the start; a stage can be the judge of single stages: "
+                  "[stage.<name>] judge = { ... }")
+        self.order()
 
     def to_toml(self) -> str:
         """The resolved recipe, every default written out."""

@@ -229,3 +229,14 @@ def test_options_of_plugins_are_checked_by_the_plugin() -> None:
 def test_the_reference_page_is_the_code() -> None:
     page = (ROOT / "docs" / "recipe_keys.md").read_text(encoding="utf-8")
     assert page == reference(), "write it anew: outdo recipes --keys > docs/recipe_keys.md"
+
+
+def test_stages_that_wait_for_each_other() -> None:
+    """A ring of three by judges, which no look at two stages finds; and a judge of the whole recipe that is not there yet."""
+    def judged(by: str) -> dict[str, object]:
+        return {"kind": "rl", "steps": 1, "judge": {"name": "reward_model", "model": f"stage:{by}"}}
+
+    ring = {f"stage__{a}": judged(b) for a, b in (("a", "b"), ("b", "c"), ("c", "a"))}
+    assert complaint(**ring).startswith("the stages a, b, c wait for each other")
+    said = complaint(judge={"name": "reward_model", "model": "stage:rl"})
+    assert said.startswith("judge: 'stage:rl' is not there from the start")

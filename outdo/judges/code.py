@@ -105,8 +105,8 @@ class Code(Judge):
             return no
         try:
             tests, function = read_tests(t.info[c.column], t.info.get(c.entry_point) if c.entry_point else None)
-        except ValueError as e:
-            return Score(None, f"column {c.column}: {e}")
+        except (ValueError, TypeError, SyntaxError, RecursionError) as e:  # the data's fault, not the candidate's
+            return Score(None, f"column {c.column} holds no tests that can be read: {e}")
         blocks = _BLOCK.findall(text := words(t))
         code = blocks[-1] if blocks else text
         if not code.strip():

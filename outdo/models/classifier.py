@@ -20,7 +20,7 @@ _HEAD = "score.weight"
 def save(model: LanguageModel, head: Critic, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write config, weights in float32 (adapters merged) and tokenizer. Raises UserError for a family without that class.
 
-    The head's bias is left out, as transformers' classes have none: it moves all scores alike.
+    The head has no bias, as in transformers' classes.
     """
     config = hf.config_of(model, tokenizer)
     kind: Any = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)

@@ -55,6 +55,7 @@ def one(text: str, tests: Any, judge: Judge | None = None, **columns: Any) -> Sc
     ("def f(x): return x", [{"input": "1\n", "output": "1"}], 0.0),
     ("def f(x): return 2 * x", json.dumps(DOUBLE), 1.0), ("x = 1", [], None), ("x = 1", ["f(1) == 2"], None),
     ("x = 1", ["assert f(1) == g(2)"], None), ("x = 1", {"inputs": [1]}, None),
+    ("x = 1", "no tests here", None), ("x = 1", {"inputs": 1, "outputs": 2}, None), ("x = 1", "[1, 2", None),
 ])  # fmt: skip
 def test_honest_code(text: str, tests: Any, want: float | None) -> None:
     score = one(text, tests)

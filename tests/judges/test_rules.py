@@ -6,6 +6,7 @@ Run: .venv/bin/python -m pytest tests/judges/test_rules.py   (about 5 s on one c
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from outdo import plugins
 from outdo.errors import UserError
 from outdo.judges.base import Judge
+from outdo.judges.common.worker import Worker
 from outdo.plugins import Plugin
 from outdo.types import Finish, Score, Trajectory
 
@@ -180,3 +182,16 @@ def test_a_part_without_a_score_leaves_none(tmp_path: Path) -> None:
 def test_bad_sums(parts: list[dict[str, Any]], why: str) -> None:
     with pytest.raises(UserError, match=why):
         make("sum", parts=parts)
+
+
+def test_a_worker_that_warns_without_end_still_answers() -> None:
+    """What it says beside its answers goes to a file: a pipe that nobody reads would hold 64 KiB and then stop it."""
+    source = ("import sys\nfrom outdo.judges.common.worker import serve\n"
+              "serve(lambda q: (sys.stderr.write('w' * 10**6), print('p' * 10**6), q)[2])\n")
+    worker = Worker("loud")
+    worker.command = [sys.executable, "-c", source]
+    assert [worker.ask(i, 20.0) for i in range(3)] == [0, 1, 2]
+    worker.command = [sys.executable, "-c", "raise ImportError('no such library')"]
+    worker.close()
+    with pytest.raises(UserError, match=r"loud cannot start .*no such library"):
+        worker.ask(1, 20.0)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import real
+import torch
 from folders import weights
 from processes import forked, lines
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -40,7 +41,8 @@ episodes = 32
 optimizer = {{ lr = 3e-3 }}
 """
 STAGES: dict[str, str] = {
-    "rm": 'kind = "reward_model"\ndata = "pairs.jsonl"\nepisodes = 16\noptimizer = { lr = 1e-3 }',
+    "rm": 'kind = "reward_model"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "bradley_terry", centring = 0.01 }\n'
+          'optimizer = { lr = 1e-3 }',
     "dpo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nepochs = 2\noptimizer = { lr = 1e-3 }',
     "ipo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "ipo" }\noptimizer = { lr = 1e-3 }',
     "simpo": 'kind = "preference"\ndata = "pairs.jsonl"\nepisodes = 16\nalgorithm = { name = "simpo" }\n'
@@ -55,8 +57,8 @@ STAGES: dict[str, str] = {
     "online_dpo": 'kind = "rl"\nalgorithm = { name = "dpo" }\nprompts = 8\ngroup_size = 8\nsteps = 15\noptimizer = { lr = 1e-3 }',
     "ppo": 'kind = "rl"\nalgorithm = { name = "ppo" }\nprompts = 32\ngroup_size = 1\nsteps = 20\nallow_no_signal = true\n'
            'optimizer = { lr = 1e-3 }',
-    "judged": 'kind = "rl"\njudge = { name = "reward_model", model = "stage:rm" }\nprompts = 8\ngroup_size = 8\nsteps = 3\n'
-              'optimizer = { lr = 1e-3 }',
+    "judged": 'kind = "rl"\njudge = { name = "sum", parts = [{ judge = "reward_model", model = "stage:rm" }] }\nprompts = 8\n'
+              'group_size = 8\nsteps = 3\noptimizer = { lr = 1e-3 }',
     "distilled": 'kind = "distill"\nteacher = "stage:online_dpo"\nsteps = 20\nprompts = 16\noptimizer = { lr = 1e-3 }',
     "taught": 'kind = "distill"\nteacher = "stage:online_dpo"\nsamples_of = "teacher"\nsteps = 20\nprompts = 16\n'
               'algorithm = { name = "distillation", divergence = "forward", top_k = 20 }\noptimizer = { lr = 1e-3 }',
@@ -140,6 +142,8 @@ def test_a_reward_model_is_transformers_own(run: Path) -> None:
                        np.zeros(2 * len(ids), np.float32), 0, Finish.STOP, {"prompt": "sun moon car", "completion": text})
         assert judge.score([t])[0].value == pytest.approx(logit, abs=1e-4)
     assert not lines(run / "stages" / "rm" / "evaluations.jsonl")
+    head = torch.load(folder.parent / "training_state.pt", weights_only=True)["critic"]
+    assert float(head["bias"]) == 0.0, "transformers' class has none, so training must not use one"
     both = RewardModel(RewardModel.Config(models=(f"{run}:rm", f"{run}:rm"), combine="uncertain")).score([t])[0]
     assert both.value == pytest.approx(logit, abs=1e-4) and len(both.parts) == 2
 
@@ -184,6 +188,11 @@ def test_a_moving_reference_and_an_adaptive_coefficient_are_resumed(tmp_path: Pa
     ('kind = "rl"\nsteps = 1\njudge = { name = "reward_model", model = "stage:none" }', "no stage is called so"),
     ('kind = "distill"\nsteps = 1', "has no teacher"), ('kind = "sft"\ndata = "sft.jsonl"\nweights = "w"', "column w holds None"),
     ('kind = "rl"\nsteps = 1\nalgorithm = { name = "sft" }', "does not learn from scores"),
+    ('kind = "rl"\nsteps = 1\nsample_from = "start"\nalgorithm = { name = "grpo", kl = 0.1, reference_every = 2 }', "leave out"),
+    (
+        'kind = "rl"\nsteps = 1\njudge = { name = "sum", parts = [{ judge = "reward_model", model = "stage:x" }] }',
+        "the stages x wait",
+    ),
 ])  # fmt: skip
 def test_bad_input_is_one_line(tmp_path: Path, stage: str, why: str) -> None:
     recipe = write(tmp_path, {"x": stage})

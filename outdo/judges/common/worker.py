@@ -8,8 +8,9 @@ import resource
 import select
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from outdo.errors import UserError
 
@@ -25,8 +26,9 @@ class Worker:
     """`python -m module` that answers each line of JSON with one. Started at the first question."""
 
     def __init__(self, module: str) -> None:
-        self.module = module
+        self.module, self.command = module, [sys.executable, "-m", module]
         self._process: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None  # its warnings, in a file: a pipe that nobody reads would fill, and stop it
 
     def ask(self, question: Any, timeout_s: float) -> Any:
         """The answer. Raises TimedOut, and UserError if the module cannot start."""
@@ -48,15 +50,20 @@ class Worker:
             self._process.kill()
             self._process.communicate()
             self._process = None
+        if self._said is not None:
+            self._said.close()
+            self._said = None
 
     def _start(self) -> None:
         self.close()
-        self._process = subprocess.Popen([sys.executable, "-m", self.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE, start_new_session=True)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         stderr=self._said, start_new_session=True)
         try:
             self._line(_START_S)
         except TimedOut:
-            said = self._process.communicate()[1].decode(errors="replace").strip().splitlines() if self._process else []
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").strip().splitlines()
             self.close()
             raise UserError(f"{self.module} cannot start ({said[-1] if said else 'it says nothing'})") from None
 

@@ -75,7 +75,9 @@ class Loop:
         from_start = getattr(config, "sample_from", "policy") == "start"
         wanted = self.algorithm.reference or from_start
         self.reference = Reference(model, dtype, optimizer.micro_tokens) if wanted else None
-        critic = Critic(model.config.hidden_size).to(model.device) if self.algorithm.critic else None
+        critic = None
+        if self.algorithm.critic:
+            critic = Critic(model.config.hidden_size, bias=not self.algorithm.paired).to(model.device)
         teacher = self._teacher()
         self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
                                micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
@@ -94,8 +96,7 @@ class Loop:
         named = getattr(self.config, "teacher", None)
         if not named:
             return None
-        source = f"{self.run.folder}:{named.removeprefix(STAGE)}" if named.startswith(STAGE) else named
-        teacher = hf.load(fetch.resolve(source, lambda line: self.run.show(self.name, 0.0, line)))
+        teacher = hf.load(fetch.resolve(located(named, self.run.folder), lambda line: self.run.show(self.name, 0.0, line)))
         return teacher.to(self.model.device).requires_grad_(False)
 
     def _chosen_rollout(self) -> custom.RolloutFunc | None:
@@ -248,11 +249,18 @@ def in_run(judge: Plugin, folder: Path) -> Plugin:
     """The judge whose options that name a stage of the recipe ("stage:rm") name its checkpoint in the run folder instead."""
 
     def found(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: found(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [found(v) for v in value]
-        return f"{folder}:{value.removeprefix(STAGE)}" if isinstance(value, str) and value.startswith(STAGE) else value
+        return located(value, folder) if isinstance(value, str) else value
 
-    return Plugin(name=judge.name, **{k: found(v) for k, v in judge.options.items()})
+    return Plugin(name=judge.name, **found(judge.options))
+
+
+def located(source: str, folder: Path) -> str:
+    """A checkpoint's name; of "stage:<name>" that of the stage in the run folder."""
+    return f"{folder}:{source.removeprefix(STAGE)}" if source.startswith(STAGE) else source
 
 
 def _score(s: Score) -> dict[str, Any]:

@@ -94,6 +94,8 @@ class Rollouts(Stage):
               "compares the samples of a prompt; raise group_size, or use ppo or reinforce_pp")
         check(task.one_reply or not algorithm.paired, f"stage.{name}.algorithm = {algorithm.name!r} compares whole replies, and "
               f"task {task.name} has several turns; use a policy gradient such as grpo")
+        check(config.sample_from == "policy" or algorithm.reference_every is None, f"stage.{name}.sample_from = 'start' keeps "
+              f"the weights of the start, and reference_every = {algorithm.reference_every} moves on; leave out one")
         check(config.sample_from == "policy" or not algorithm.critic, f"stage.{name}.sample_from = 'start': a critic's values "
               f"are those of the policy; use an algorithm without a critic in place of {algorithm.name}")
 
