@@ -224,9 +224,9 @@ def _zeros_and_ones(found: Sequence[float | None]) -> bool:
     return {x for x in found if x is not None} <= {0.0, 1.0}
 
 
-def items(rows: Sequence[dict[str, Any]]) -> Items:
-    """The per-item results of rows, one per seed."""
-    return np.array([_items(r) for r in rows])
+def items(rows: Sequence[dict[str, Any]], chosen: str | None = None) -> Items:
+    """The per-item results of rows, one per seed; chosen: those of best@k or majority@k."""
+    return np.array([_items(r if chosen is None else {"items": r["chosen"][chosen]}) for r in rows])
 
 
 def by_split(folder: Path, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:

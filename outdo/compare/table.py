@@ -135,7 +135,8 @@ def answers(e: Evidence, split: str | None) -> list[str]:
     ks = [k for k in (4, 16, 64, 256) if k <= samples and e.counted == "answers"]
     first = (e.final_rows(n, "greedy", split=split) for n in e.recipe.order())
     n = next((len(rows[0]["items"]) for rows in first if rows), 0)
-    heads = ["greedy", "pass@1, sampled" if ks else "sampled", *(f"pass@{k}" for k in ks)]
+    more = chosen(e, split)
+    heads = ["greedy", "pass@1, sampled" if ks else "sampled", *(f"pass@{k}" for k in ks), *more]
     lines = [f"**{split or e.recipe.evaluation.split}** ({title}, {n} questions, {samples} samples of each)", "",
              f"| player | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     sampled = {**e.start_rows("sampled", split), **{n: e.final_rows(n, "sampled", split=split) for n in e.recipe.order()}}
@@ -143,9 +144,19 @@ def answers(e: Evidence, split: str | None) -> list[str]:
     for name in sampled:
         found, best = sampled[name], greedy[name]
         if found and best:
-            cells = [_each(e, items(best)), _each(e, items(found)), *(_each(e, _pass_at(items(found), samples, k)) for k in ks)]
+            cells = [_each(e, items(best)), _each(e, items(found)), *(_each(e, _pass_at(items(found), samples, k)) for k in ks),
+                     *(_each(e, items(found, key)) if all(key in r.get("chosen", {}) for r in found) else "-" for key in more)]
             lines.append(f"| {name} | {' | '.join(cells)} |")
+    if more:
+        lines += ["", "best@k is the best of k answers by the training judge, majority@k the one given most often: what k times "
+                  "the cost of an answer buys without training."]
     return lines
+
+
+def chosen(e: Evidence, split: str | None) -> list[str]:
+    """The columns best@k and majority@k that the evaluations hold."""
+    rows = [r for n in e.recipe.order() for r in e.final_rows(n, "sampled", split=split) or ()]
+    return list(dict.fromkeys(key for r in rows for key in r.get("chosen", {})))
 
 
 def _each(e: Evidence, x: Items) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from outdo.errors import check
-from outdo.evaluation.stats import interval, mean_interval, pass_at_k
+from outdo.evaluation.stats import best_of_k, interval, majority, mean_interval, pass_at_k
 from outdo.types import LARGEST_SCORE, Prompt, Score, Trajectory, Usage
 
 
@@ -23,6 +23,8 @@ class Measurable(Protocol):
 
 Play = Callable[[Sequence[Prompt]], tuple[list[Trajectory], Usage]]
 Scorer = Callable[[Sequence[Trajectory]], list[Score]]
+_VOTERS = 3  # fewer answers have no majority
+_CHOICES = (4, 16, 64, 256)
 
 
 @dataclass(frozen=True)
@@ -41,26 +43,29 @@ class Measurement:
     share: bool  # whether every single answer counts 0 or 1, so that the value is a share
     answers: np.ndarray  # the headline per trajectory
     extra: dict[str, float | None]  # means of the task's other metrics, None where undefined everywhere
-    extra_ci95: dict[str, tuple[float, float]]  # of those among them that are scores: pass@k
+    extra_ci95: dict[str, tuple[float, float]]  # of those among them that are scores: pass@k, best@k, majority@n
     trajectories: list[Trajectory]
     usage: Usage
     parts: dict[str, float]  # mean of each reward function's own value
+    chosen: dict[str, np.ndarray]  # best@k and majority@n, per distinct prompt
 
     def record(self) -> dict[str, Any]:
         """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
         value, *ci95 = (x if np.isfinite(x) else None for x in (self.value, *self.ci95))
-        items = [None if np.isnan(x) else round(float(x), 4) for x in self.items]
+        items = _rounded(self.items)
         return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "rows": self.rows, "share": self.share,
                 "extra": {**self.extra, **({"parts": self.parts} if self.parts else {})}, "extra_ci95": self.extra_ci95,
-                "items": items}
+                "items": items, "chosen": {k: _rounded(x) for k, x in self.chosen.items()}}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
     """Let `play` answer the prompts, each as often as the others, answers to one prompt side by side.
 
     scorers: judges whose scores stand beside the task's metrics, by name: the headline may be one of them. With several
-    answers a prompt counts with their mean, and `extra` has pass@k for k = 1, 4, 16, ... up to their number: the share of
-    prompts that k answers solve, where solved means a headline of 1.
+    answers a prompt counts with their mean, and `extra` has, for k = 4, 16, ... up to their number: pass@k, the share of prompts
+    that k answers solve (a headline of 1); best@k, the headline of the best of k answers by the training judge, `reward`; and
+    majority@n, that of the answer given most often, where answers are text. The last two are what a judge or a vote buys
+    without any training, for k times the cost of an answer.
     """
     trajectories, usage = play(prompts)
     columns = dict(task.metrics(trajectories))
@@ -79,12 +84,24 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     value, low, high, n = interval(items)
     extra = {k: _mean(v) for k, v in columns.items() if k != task.headline or k in scorers}
     K = answers_PK.shape[1]
-    solved = {f"pass@{k}": pass_at_k(answers_PK, k) for k in (1, 4, 16, 64, 256) if 1 < K >= k}
-    extra |= {name: _mean(x) for name, x in solved.items()}
-    intervals = {name: ci95 for name, x in solved.items() if np.isfinite(ci95 := interval(_per_prompt(x, which))[1:3]).all()}
+    several = {f"pass@{k}": pass_at_k(answers_PK, k) for k in (1, 4, 16, 64, 256) if 1 < K >= k}
+    chosen = _chosen(answers_PK, columns.get("reward"), trajectories)
+    several |= chosen
+    extra |= {name: _mean(x) for name, x in several.items()}
+    intervals = {name: ci95 for name, x in several.items() if np.isfinite(ci95 := interval(_per_prompt(x, which))[1:3]).all()}
     share = bool(np.isin(answers_PK[~np.isnan(answers_PK)], (0.0, 1.0)).all())
     return Measurement(task.headline, value, (low, high), n, items, len(prompts), share, answers_PK.ravel(), extra, intervals,
-                       trajectories, usage, parts)
+                       trajectories, usage, parts, {name: _per_prompt(x, which) for name, x in chosen.items()})
+
+
+def _chosen(answers_PK: np.ndarray, reward: np.ndarray | None, trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:
+    """The headline of the answer to each prompt that the training judge, or a vote, chooses among several. [P] each"""
+    P, K = answers_PK.shape
+    out = {f"best@{k}": best_of_k(reward.reshape(P, K), answers_PK, k) for k in _CHOICES if reward is not None and k <= K}
+    said = [words(t) for t in trajectories]
+    if K >= _VOTERS and None not in said:
+        out[f"majority@{K}"] = majority(np.array(said).reshape(P, K), answers_PK)
+    return out
 
 
 def part_means(scores: Sequence[Score]) -> dict[str, float]:
@@ -95,6 +112,18 @@ def part_means(scores: Sequence[Score]) -> dict[str, float]:
             if value is not None:
                 values.setdefault(name, []).append(value)
     return {name: float(np.mean(v)) for name, v in values.items()}
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(x) else round(float(x), 4) for x in values]
+
+
+def words(t: Trajectory) -> str | None:
+    """What a reply says, for a vote: without the spaces around it. None where an episode is no text."""
+    completion = t.info.get("completion")
+    if isinstance(completion, list):  # messages: the last one is the answer
+        completion = completion[-1].get("content") if completion else None
+    return completion.strip() if isinstance(completion, str) else None
 
 
 def _distinct(prompts: Sequence[Prompt]) -> np.ndarray:

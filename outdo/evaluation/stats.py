@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import sqrt
 
@@ -58,6 +59,37 @@ class Difference:
         """higher, lower or not distinguishable."""
         low, high = self.ci95
         return "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
+
+
+
+def best_of_k(chosen_by_PK: ArrayLike, values_PK: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Mean value of the answer that a judge scores highest among k of the K answers to each prompt, over all choices of k. [P]
+
+    chosen_by: the judge's scores, NaN where it gave none: such an answer is chosen only if none of the k has a score. Of equal
+    scores each is as likely. NaN where a value is. The estimator is unbiased, as pass@k's is (2107.03374).
+    """
+    judged, values = np.asarray(chosen_by_PK, np.float64), np.asarray(values_PK, np.float64)
+    P, K = values.shape
+    order = np.argsort(np.where(np.isnan(judged), -np.inf, judged), axis=1, kind="stable")
+    ranked = np.take_along_axis(np.where(np.isnan(judged), -np.inf, judged), order, 1)
+    ordered = np.take_along_axis(values, order, 1)
+    chance = np.array([math.comb(i, k - 1) for i in range(K)]) / math.comb(K, k)  # of the i-th being the best of k
+    out = np.empty(P)
+    for p in range(P):
+        _, level = np.unique(ranked[p], return_inverse=True)
+        means = np.bincount(level, ordered[p]) / np.bincount(level)  # of equal scores
+        out[p] = (chance * means[level]).sum()
+    return out
+
+
+def majority(said_PK: NDArray[np.str_], values_PK: ArrayLike) -> NDArray[np.float64]:
+    """Mean value of the answer that is given most often to each prompt [P]; of answers given equally often the mean counts."""
+    values, out = np.asarray(values_PK, np.float64), []
+    for said, row in zip(said_PK, values, strict=True):
+        _, which, count = np.unique(said, return_inverse=True, return_counts=True)
+        means = np.bincount(which, row) / count
+        out.append(means[count == count.max()].mean())
+    return np.array(out, np.float64)
 
 
 def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> Difference:

@@ -27,7 +27,11 @@ COLUMNS = {
     "gold": ("Gold", "plain", "mean score by the gold judge, which never trains"),
 }
 _FIRST_COLUMNS = 4  # of COLUMNS; the rest are shown on demand, but for pass@k
-_PASS = "pass@"
+_SEVERAL = {  # columns of several answers to a question
+    "pass": "share of questions that {} sampled answers solve",
+    "best": "score of the best of {} sampled answers by the training judge",
+    "majority": "score of the answer given most often among {}",
+}
 
 
 def verdict_class(word: object) -> str:
@@ -125,13 +129,14 @@ def table(run: RunData) -> dict[str, Any]:
     """All players: columns that at least one row fills, and rows for the template."""
     present = [k for k in COLUMNS if any(number(p["extra"].get(k)) is not None for p in run.players)]
     other = sorted({k for p in run.players for k, v in p["extra"].items() if number(v) is not None} - set(COLUMNS))
-    passes = sorted((k for k in other if k.startswith(_PASS) and k[5:].isdigit() and k[5:] != "1"), key=lambda k: int(k[5:]))
-    other = [k for k in other if not k.startswith(_PASS)]
-    first = [*list(COLUMNS)[:_FIRST_COLUMNS], *passes]
+    several = sorted((k for k in other if _several(k) and k != "pass@1"), key=lambda k: (list(_SEVERAL).index(k.partition("@")[0]), _several(k)))
+    other = [k for k in other if not _several(k)]
+    first = [*list(COLUMNS)[:_FIRST_COLUMNS], *several]
     described = {k: (k.replace("_", " "), "plain", "as the task reports it") for k in other} | COLUMNS
-    described |= {k: (k, "percent", f"share of questions that {k[5:]} sampled answers solve, with 95 % interval") for k in passes}
+    form = "percent" if run.shares else "plain"
+    described |= {k: (k, form, f"{_SEVERAL[kind].format(n)}, with 95 % interval") for k in several for kind, n in _several(k)}
     columns = [{"key": k, "title": described[k][0], "format": described[k][1], "note": described[k][2],
-                "more": k not in first} for k in [*passes, *present, *other]]
+                "more": k not in first} for k in [*several, *present, *other]]
     rows = []
     for p in run.players:
         judging = p["extra"].get("judging")
@@ -151,6 +156,12 @@ def table(run: RunData) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "opponents": opponents != ["none"],
             "opponent_choices": [*([o, o] for o in opponents), ["", "all"]],
             "judging": any(r["judging"] is not None for r in rows), "more": any(c["more"] for c in columns)}
+
+
+def _several(key: str) -> list[tuple[str, int]]:
+    """[("pass", 4)] of "pass@4"; empty for other columns."""
+    kind, _, n = key.partition("@")
+    return [(kind, int(n))] if kind in _SEVERAL and n.isdigit() else []
 
 
 def scale(run: RunData) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import torch
 from scipy.stats import binomtest
 from toys import SMALL, decoder
 
+from outdo.evaluation import stats
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.measure import measure
 from outdo.evaluation.stats import Difference, hierarchical_interval, mean_interval, paired_difference, pass_at_k, wilson
@@ -252,3 +253,30 @@ def test_measurement_of_several_answers_counts_prompts() -> None:
     expected = (5 / 12, *hierarchical_interval([0.25, 1.0, 0.0]))
     assert m.share and (m.value, *m.ci95) == pytest.approx(expected), "answers to one prompt are no new evidence"
     assert m.extra == {"pass@1": pytest.approx((0.25 + 1 + 0) / 3), "pass@4": pytest.approx(0.5)}
+
+
+def test_best_of_k_is_the_mean_over_all_choices() -> None:
+    rng = np.random.default_rng(0)
+    judged, values = rng.integers(0, 3, (5, 6)).astype(float), rng.random((5, 6))
+    judged[0, 2] = np.nan
+    for k in (1, 2, 4, 6):
+        found = stats.best_of_k(judged, values, k)
+        for p in range(5):
+            means = []
+            for some in itertools.combinations(range(6), k):
+                scored = [-np.inf if np.isnan(judged[p, i]) else judged[p, i] for i in some]
+                best = [values[p, i] for i, s in zip(some, scored, strict=True) if s == max(scored)]
+                means.append(np.mean(best))
+            # Equal scores share one mean over all answers of that score, not over those drawn: the same on average.
+            assert found[p] == pytest.approx(np.mean(means))
+
+
+def test_the_best_of_k_by_a_perfect_judge_is_pass_at_k() -> None:
+    right = (np.random.default_rng(1).random((20, 16)) < 0.2).astype(float)
+    assert stats.best_of_k(right, right, 4) == pytest.approx(stats.pass_at_k(right, 4))
+
+
+def test_a_majority_of_answers() -> None:
+    said = np.array([["4", "4", "5"], ["1", "2", "3"], ["7", "8", "8"]])
+    right = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    assert stats.majority(said, right) == pytest.approx([1.0, 1 / 3, 0.0])
