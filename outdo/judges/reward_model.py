@@ -1,7 +1,8 @@
 """A reward model as the judge: a transformers sequence-classification model with one label, as TRL takes it in reward_funcs.
 
-It reads prompt and completion in its own tokenizer and chat template, and its one logit is the score. Texts of like length are
-read together; the same text is read once, so that equal completions score equally to the bit.
+It reads prompt and completion in its own tokenizer and chat template, and its one logit is the score. Of episodes that are no
+text it reads the tokens, up to the policy's last one. Texts of like length are read together; the same text is read once, so that
+equal completions score equally to the bit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -111,17 +113,24 @@ class RewardModel(Judge):
             return []  # it is trained before it is asked
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
-        scores = [unjudgeable(t, "prompt", "completion") for t in trajectories]
-        texts = dict[int, str]()
+        scores = [unjudgeable(t) for t in trajectories]
+        texts, ids = dict[int, str](), dict[str, list[int]]()
         for i, t in enumerate(trajectories):
-            if scores[i] is None:
+            if scores[i] is None and "completion" not in t.info:
+                texts[i] = t.token_ids.tobytes().hex()
+                ids[texts[i]] = t.token_ids[: int(np.flatnonzero(t.mask).max(initial=-1)) + 1].tolist()
+                check(max(ids[texts[i]], default=0) < self._settings.get_text_config().vocab_size, f"{self._who} reads text, and "
+                      "the episodes of this task are tokens of another vocabulary; train one from the model that plays: kind = "
+                      "'reward_model'")
+            elif scores[i] is None:
                 try:
                     texts[i] = text_of(tokenizer, t.info["prompt"], t.info["completion"])
                 except Exception as e:  # templates raise what they like
                     check(bool(tokenizer.chat_template), f"{self._who} has no chat template and the prompts are messages; give "
                           "its tokenizer one, or prompts that are strings")
                     scores[i] = Score(None, f"{self.label}: its chat template raised {type(e).__name__}: {str(e)[:80]}")
-        ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in dict.fromkeys(texts.values())}
+        ids |= {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in dict.fromkeys(texts.values())
+                if text not in ids}
         found = {text: self._known[text] for text in ids if text in self._known}
         for text, tokens in ids.items():
             if not 0 < len(tokens) <= longest:

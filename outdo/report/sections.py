@@ -129,7 +129,7 @@ def table(run: RunData) -> dict[str, Any]:
     """All players: columns that at least one row fills, and rows for the template."""
     present = [k for k in COLUMNS if any(number(p["extra"].get(k)) is not None for p in run.players)]
     other = sorted({k for p in run.players for k, v in p["extra"].items() if number(v) is not None} - set(COLUMNS))
-    several = sorted((k for k in other if _several(k) and k != "pass@1"), key=lambda k: (list(_SEVERAL).index(k.partition("@")[0]), _several(k)))
+    several = [k for kind in _SEVERAL for k in sorted(other, key=_several) if k.startswith(f"{kind}@") and k != "pass@1"]
     other = [k for k in other if not _several(k)]
     first = [*list(COLUMNS)[:_FIRST_COLUMNS], *several]
     described = {k: (k.replace("_", " "), "plain", "as the task reports it") for k in other} | COLUMNS

@@ -1,7 +1,7 @@
 """preference: learn from answers that were preferred to others, or called good or bad: DPO, IPO, SimPO, ORPO, KTO.
 
-No answer is sampled and no judge is asked: the data is what it is, and so is the distribution that it covers. For pairs made from
-the model's own samples by a judge take kind = "rl" with algorithm "dpo" (online), and sample_from = "start" for offline pairs.
+The answers stand in rows of data, or a judge compares `pairs` of the model's own samples before the first step. Nothing is
+sampled while it learns; for that take kind = "rl" with algorithm "dpo" (online).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from outdo.errors import check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage
-from outdo.stages.common.data import DataConfig, Passes, check_answers
+from outdo.stages.common.data import check_answers
+from outdo.stages.common.pairs import OwnPair, PairConfig, check_source, pairs_of, steps_of
 from outdo.tasks.base import Task
 from outdo.types import Sample, Usage
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class Preference(Stage):
-    """Preference optimisation on rows of data."""
+    """Preference optimisation on rows of data, or on pairs of the model's own samples."""
 
-    class Config(DataConfig):
+    class Config(PairConfig):
         """Options of a stage with kind = "preference"."""
 
         usual_lr: ClassVar[tuple[float, float] | None] = (5e-6, 5e-5)
@@ -40,10 +41,10 @@ class Preference(Stage):
         algorithm: Plugin = Plugin(name="dpo")
 
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
-        """There is data, and the algorithm learns from preferences."""
+        """There are pairs, and the algorithm learns from preferences."""
         from outdo.algorithms.base import make_algorithm  # seconds of imports
 
-        check(self.config.data is not None, f"stage.{name} has no data; name rows of preferences: data = 'pairs.jsonl'")
+        check_source(name, self.config, recipe, task)
         algorithm = make_algorithm(self.algorithm())
         check(algorithm.paired or algorithm.labelled, f"stage.{name}.algorithm = {algorithm.name!r} does not learn from "
               "preferences; there is dpo, ipo, simpo, orpo (pairs) and kto (single answers)")
@@ -53,6 +54,8 @@ class Preference(Stage):
         from outdo.algorithms.base import make_algorithm  # seconds of imports
         from outdo.text.render import renderer
 
+        if self.config.pairs is not None:
+            return steps_of(self.config, data.flops)
         render, labelled = renderer(self.config, data.tokenizer, data.context), make_algorithm(self.algorithm()).labelled
         return check_answers(self.config, data, render.context, lambda row, place, i: _samples(render, row, place, i, labelled))
 
@@ -64,7 +67,7 @@ class Preference(Stage):
         """Rows -> pairs -> the reference's log-probs -> an optimiser step, until the budget is spent."""
         from outdo.text.render import renderer  # seconds of imports
 
-        passes = Passes(loop)
+        passes = pairs_of(loop)
         render = renderer(self.config, loop.run.tokenizer, loop.model.config.max_position_embeddings)
         labelled = loop.algorithm.labelled
         shown = [_samples(render, row, f"{passes.source}, row {i}", i, labelled) for i, row in passes.measured.items()]
@@ -72,10 +75,10 @@ class Preference(Stage):
         loop.measure_rows = partial(_told_apart, loop, [s for some in shown if len(some) == 2 for s in some])
         for step in loop.steps():
             loop.refresh_reference(step)
-            made = [_samples(render, row, f"{self.config.data}, row {i}", n, labelled)
+            made = [_samples(render, row, f"{passes.source}, row {i}", n, labelled)
                     for n, (i, row) in enumerate(passes.batch(step))]
             samples, usage = _referred(loop, [s for pair in made for s in pair])
-            usage += Usage(episodes=len(made))
+            usage += Usage(episodes=len(made)) + passes.paid(step)
             if samples and labelled:
                 usage += _set_zero(loop, samples)
             metrics, spent = loop.train(samples) if samples else ({}, Usage())
@@ -87,6 +90,8 @@ def _samples(render: Renderer, row: Row, place: str, number: int, labelled: bool
     """A row's chosen and rejected answer, or its one answer; empty where one does not fit into the context."""
     from outdo.text.pairs import answers, render_pair  # seconds of imports
 
+    if isinstance(row, OwnPair):
+        return row.samples(labelled, number)
     if not labelled:
         return _whole(render_pair(render, row, place), [1.0, -1.0], number)
     made = answers(render, row, place)

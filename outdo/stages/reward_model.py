@@ -18,7 +18,8 @@ from outdo.errors import check
 from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage
-from outdo.stages.common.data import DataConfig, Passes, check_answers
+from outdo.stages.common.data import check_answers
+from outdo.stages.common.pairs import OwnPair, PairConfig, check_source, pairs_of, steps_of
 from outdo.tasks.base import Task
 from outdo.types import Sample, Usage
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class RewardModel(Stage):
-    """Train a reward model on rows of preferences."""
+    """Train a reward model on rows of preferences, or on pairs of the model's own samples."""
 
-    class Config(DataConfig):
+    class Config(PairConfig):
         """Options of a stage with kind = "reward_model"."""
 
         writes: ClassVar[bool] = False
@@ -44,8 +45,8 @@ class RewardModel(Stage):
         margin: str | None = None  # column that says how much better the chosen answer is
 
     def check(self, name: str, recipe: Recipe, task: Task, given: Given) -> None:
-        """There is data, and no policy starts from a reward model."""
-        check(self.config.data is not None, f"stage.{name} has no data; name rows of preferences: data = 'pairs.jsonl'")
+        """There are pairs, and no policy starts from a reward model."""
+        check_source(name, self.config, recipe, task)
         check(self.config.algorithm.name == "bradley_terry", f"stage.{name}.algorithm = {self.config.algorithm.name!r}: a reward "
               "model is trained by bradley_terry; leave algorithm out, or use kind = 'preference'")
         children = [n for n in recipe.stage if recipe.parent(n) == name]
@@ -54,6 +55,8 @@ class RewardModel(Stage):
 
     def check_data(self, data: DataChecks) -> dict[str, Any]:
         """The first rows must render to pairs."""
+        if self.config.pairs is not None:
+            return steps_of(self.config, data.flops)
         c, limit = self.config, min(self.config.max_tokens or data.context, data.context)
         return check_answers(c, data, limit, lambda row, place, i: _pair(data.tokenizer, limit, row, place, i, c.margin))
 
@@ -63,16 +66,16 @@ class RewardModel(Stage):
 
     def run(self, loop: Loop) -> None:
         """Rows -> pairs -> an optimiser step on the scores at their ends, until the budget is spent."""
-        config, passes, tokenizer = self.config, Passes(loop), loop.run.tokenizer
+        config, passes, tokenizer = self.config, pairs_of(loop), loop.run.tokenizer
         context = loop.model.config.max_position_embeddings
         limit = min(config.max_tokens or context, context)
         held = [(row, _pair(tokenizer, limit, row, f"{passes.source}, row {i}", i, None)) for i, row in passes.measured.items()]
         loop.measure_rows = partial(_agreement, loop, [(row, pair) for row, pair in held if pair])
         loop.save_more = partial(_save, loop)
         for step in loop.steps():
-            made = [_pair(tokenizer, limit, row, f"{config.data}, row {i}", n, config.margin)
+            made = [_pair(tokenizer, limit, row, f"{passes.source}, row {i}", n, config.margin)
                     for n, (i, row) in enumerate(passes.batch(step))]
-            samples, usage = [s for pair in made for s in pair], Usage(episodes=len(made))
+            samples, usage = [s for pair in made for s in pair], Usage(episodes=len(made)) + passes.paid(step)
             metrics, spent = loop.train(samples) if samples else ({}, Usage())
             loop.book(usage + spent, {**metrics, "episodes": float(sum(bool(m) for m in made)),
                                       "dropped": float(sum(not m for m in made))})
@@ -83,6 +86,8 @@ def _pair(tokenizer: PreTrainedTokenizerBase, limit: int, row: Row, place: str, 
     from outdo.judges.reward_model import text_of  # seconds of imports
     from outdo.text.pairs import sides
 
+    if isinstance(row, OwnPair) and "chosen" not in row:  # episodes that are no text
+        return [_scored_at_end(np.array(ids), sign, number) for ids, sign in zip(row.read(), (1.0, -1.0), strict=True)]
     prompt, *answers = sides(row, place)
     two = [tokenizer(text_of(tokenizer, prompt, a), add_special_tokens=False)["input_ids"] for a in answers]
     if not all(0 < len(ids) <= limit for ids in two):
@@ -106,6 +111,7 @@ def _scored_at_end(ids: np.ndarray, sign: float, pair: int) -> Sample:
 def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[dict[str, Any] | None, Usage]:
     """How the scores agree with preferences that never trained: accuracy, calibration, AUC within prompts."""
     from outdo.evaluation.pairs import agreement  # seconds of imports
+    from outdo.evaluation.stats import wilson
     from outdo.models.score import read
     from outdo.text.pairs import sides
 
@@ -116,8 +122,13 @@ def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[di
     rows = [(s.token_ids, s.mask) for _, pair in held for s in pair]
     found, usage = read(loop.model, loop.run.dtype, rows, loop.config.optimizer.micro_tokens, lambda _, hidden, __: head(hidden))
     scores = [float(x[-1]) for x in found]
-    prompts = [str(sides(row, "the row")[0]) for row, _ in held]
-    return agreement(scores[::2], scores[1::2], prompts), usage
+    prompts = [str(row.get("prompt_id") or sides(row, "the row")[0]) for row, _ in held]
+    record = agreement(scores[::2], scores[1::2], prompts)
+    known = [(a > b) == (row["gold"][0] > row["gold"][1]) for (row, _), a, b in zip(held, scores[::2], scores[1::2], strict=True)
+             if isinstance(row, OwnPair) and None not in row["gold"] and row["gold"][0] != row["gold"][1]]
+    if known:  # the judge that compared them may be wrong; this is how often the reward model picks what is really better
+        record |= {"gold_accuracy": sum(known) / len(known), "gold_ci95": wilson(sum(known), len(known)), "gold_n": len(known)}
+    return record, usage
 
 
 def _save(loop: Loop, folder: Path) -> None:

@@ -11,7 +11,7 @@ from outdo.errors import check
 from outdo.recipe import StageConfig
 from outdo.stages.base import DataChecks, Given
 from outdo.text import heldout, rows
-from outdo.types import Sample
+from outdo.types import Sample, Usage
 
 if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
@@ -101,6 +101,11 @@ class Passes:
         """What the loss is measured on: the answers in the rows that never train."""
         rendered = [r for i, row in self.measured.items() for r in renderer(row, f"{self.source}, row {i}")]
         return [r.sample() for r in rendered if r.trained_tokens]
+
+    def paid(self, step: int) -> Usage:
+        """Rows that are there cost nothing."""
+        del step
+        return Usage()
 
     def batch(self, step: int) -> list[tuple[int, rows.Row]]:
         """The rows of a step, each with its number in the data."""

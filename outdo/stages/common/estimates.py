@@ -10,8 +10,8 @@ import numpy as np
 
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import forward_flops, update_flops
-from outdo.stages.common.data import DataConfig
 from outdo.stages.common.imitation import ImitationConfig
+from outdo.stages.common.pairs import PairConfig
 from outdo.stages.common.rollouts import RolloutConfig
 from outdo.system import randomness
 from outdo.tasks.base import Task
@@ -78,14 +78,22 @@ class Estimates:
         update = update_flops(self.model.config, round(length.tokens), round(length.attended), round(heads))
         return StepCost(0.0, n * update + optimizer, f"{n} {what} per step, about {n * length.tokens:,.0f} tokens")
 
-    def preferences(self, config: DataConfig, referred: bool = True) -> StepCost:
-        """Of a step on rows of preferences: both answers train, and a reference reads them if there is one."""
+    def preferences(self, config: PairConfig, referred: bool = True) -> StepCost:
+        """Of a step on pairs: both answers train, and a reference reads them if there is one; own pairs are sampled first."""
+        c = self.model.config
+        if config.pairs is not None:
+            length, steps = self.typical, config.steps or -(-config.pairs * config.epochs // config.episodes)
+            passes = (round(length.tokens), round(length.attended), round(length.own))
+            each = update_flops(c, *passes) + (forward_flops(c, *passes) if referred else 0.0)
+            return StepCost(2 * config.pairs / steps * episode_flops(c, length),
+                            2 * config.episodes * each + step_flops(self.model, config.optimizer),
+                            f"{config.episodes} of {config.pairs:,} pairs of its own samples per step")
         rendering = render.renderer(config, self.task.tokenizer(), self.model.config.max_position_embeddings)
         looked = first(self.rows, SAMPLE) if self.rows is not None else first(
             config.data, SAMPLE, config.data_split, config.stream, config.columns, config.documents)
         both = [r for row in looked for r in answers(rendering, row)]
         length = mean_length([len(r.token_ids) for r in both], [r.trained_tokens for r in both], [0] * len(both))
-        c, n = self.model.config, config.episodes * len(both) / len(looked)
+        n = config.episodes * len(both) / len(looked)
         passes = (round(length.tokens), round(length.attended), round(length.own))
         read = forward_flops(c, *passes) if referred else 0.0
         flops = n * (update_flops(c, *passes) + read) + step_flops(self.model, config.optimizer)

@@ -92,8 +92,9 @@ class Rollouts(Stage):
               "and more (docs/algorithms.md)")
         check(config.group_size > 1 or algorithm.advantages([1.0]) is not None, f"stage.{name}.group_size = 1: {algorithm.name} "
               "compares the samples of a prompt; raise group_size, or use ppo or reinforce_pp")
-        check(task.one_reply or not algorithm.paired, f"stage.{name}.algorithm = {algorithm.name!r} compares whole replies, and "
-              f"task {task.name} has several turns; use a policy gradient such as grpo")
+        anew = getattr(getattr(task, "config", None), "history", "append") == "render" and not task.one_reply
+        check(not (anew and algorithm.paired), f"stage.{name}.algorithm = {algorithm.name!r} compares whole episodes, and this "
+              "task renders every turn anew; set task.history = 'append', or use a policy gradient such as grpo")
         check(config.sample_from == "policy" or algorithm.reference_every is None, f"stage.{name}.sample_from = 'start' keeps "
               f"the weights of the start, and reference_every = {algorithm.reference_every} moves on; leave out one")
         check(config.sample_from == "policy" or not algorithm.critic, f"stage.{name}.sample_from = 'start': a critic's values "
