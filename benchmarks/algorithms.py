@@ -1,9 +1,9 @@
 """Every way to learn from scores, from the same start, at equal FLOPs: `python benchmarks/algorithms.py chess sums --seeds 3`.
 
-Two tasks that a model from random weights learns in minutes: king and queen against king (a result after up to 16 moves), and sums
-of two numbers as a small character model writes them (reasoning-gym's chain_sum). One trunk per task, pre-training and imitation;
-then one arm per method and seed, with the same FLOPs, everything charged. Writes runs under --out, and the table and the plot of
-docs/results/algorithms.md to --out as well.
+Two tasks that a model from random weights learns in minutes: king and queen against king (a result after up to 16 moves), and
+sums of two numbers as a small character model writes them (reasoning-gym's chain_sum). One trunk per task, pre-training and
+imitation; then one arm per method and seed, with the same FLOPs, everything charged. Writes runs under --out, and the table and
+the plot of docs/results/algorithms.md to --out as well.
 
 Equal judge calls: the last evaluation of each arm that has spent no more calls than the arm that spent fewest in all.
 """
@@ -36,7 +36,7 @@ max_moves = 16
 
 [evaluation]
 prompts = 400
-points = 4
+points = 2
 opponents = ["perfect"]
 players = ["teacher"]
 
@@ -78,7 +78,7 @@ max_new_tokens = 6
 
 [evaluation]
 prompts = 400
-points = 4
+points = 2
 samples = 4
 
 [model]
@@ -107,7 +107,8 @@ def arms(task: str) -> dict[str, str]:
     rate, low = _RATE % "1e-3", _RATE % "3e-4"
     out = {name: f'kind = "rl"\nalgorithm = {{ name = "{name}" }}\n{both}{_SAMPLING}{rate}' for name in ONLINE}
     out |= {f"online_{name}": f'kind = "rl"\nalgorithm = {{ name = "{name}" }}\n{both}{_SAMPLING}{low}' for name in PAIRED}
-    out |= {name: f'kind = "preference"\npairs = 4000\nalgorithm = {{ name = "{name}" }}\n{both}{low}' for name in (*PAIRED, "kto")}
+    out |= {name: f'kind = "preference"\npairs = 4000\nalgorithm = {{ name = "{name}" }}\n{both}{low}'
+            for name in (*PAIRED, "kto")}
     out["rejection"] = f'kind = "rejection"\n{both}{_SAMPLING}{rate}'
     out["best_of_n"] = f'kind = "rejection"\nkeep = "best"\nsample_from = "start"\n{both}{_SAMPLING}{rate}'
     won = 'keep = "won"\n' if task == "chess" else ""
@@ -160,7 +161,7 @@ def found(runs: list[Path], decode: str) -> list[dict[str, Any]]:
     for folder in runs:
         stage = folder / "stages" / "arm"
         rows = [r for r in lines(stage / "evaluations.jsonl") if r["decode"] == decode and r["opponent"] in ("perfect", "none")]
-        spent = np.cumsum([r["usage"]["judge_calls"] if "usage" in r else r["judge_calls"] for r in lines(stage / "ledger.jsonl")
+        spent = np.cumsum([r["judge_calls"] for r in lines(stage / "ledger.jsonl")
                            if r["what"] == "train"])
         calls = [int(spent[min(r["step"], len(spent)) - 1]) if r["step"] else 0 for r in rows]
         out.append({"calls": calls, "values": [r["value"] for r in rows], "items": rows[-1]["items"], "flops": rows[-1]["flops"],
@@ -183,7 +184,7 @@ def table(task: str, out: Path, seeds: int) -> list[str]:
     reference = np.array([f["items"] for f in done["grpo"]], float)
     start = done["grpo"][0]["start"]
     rows = [f"start: {np.mean(start):.1%} of {len(start)} prompts, sampled; fewest judge calls of an arm: {fewest:,}", "",
-            "| method | sampled score [95 %] | each seed | minus grpo [95 %] | within 5 points of grpo | judge calls | at equal calls |",
+            "| method | sampled score [95 %] | each seed | minus grpo [95 %] | by 5 points | judge calls | at equal calls |",
             "|---|---|---|---|---|---|---|"]
     for name in ranked:
         items = np.array([f["items"] for f in done[name]], float)
@@ -205,11 +206,13 @@ def _equivalent(a_SN: np.ndarray, b_SN: np.ndarray) -> str:
     d = a_SN - b_SN
     means = [d[rng.integers(0, S, S)][:, rng.integers(0, N, N)].mean() for _ in range(2000)]
     low, high = np.quantile(means, [0.05, 0.95])
-    return "equivalent" if -MARGIN < low and high < MARGIN else "better" if low > MARGIN else "worse" if high < -MARGIN else "open"
+    if low > -MARGIN and high < MARGIN:
+        return "equivalent"
+    return "better" if low > MARGIN else "worse" if high < -MARGIN else "open"
 
 
 def plot(tasks: list[str], out: Path, seeds: int) -> None:
-    """Score against judge calls, one line per method, mean over seeds."""
+    """Score along the arm's budget, one line per method, mean over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -224,12 +227,11 @@ def plot(tasks: list[str], out: Path, seeds: int) -> None:
                 continue
             by_seed = found(runs, "sampled")
             n = min(len(f["values"]) for f in by_seed)
-            x, y = (np.mean([f[k][:n] for f in by_seed], 0) for k in ("calls", "values"))
+            y = np.mean([f["values"][:n] for f in by_seed], 0)
             colour = plt.get_cmap("tab20")(number % 20)
             axis.plot(np.arange(n) / (n - 1), 100 * y, "o-", color=colour, markersize=3, label=name)
             last.append((y[-1], name, colour))
         for place, (_, name, colour) in enumerate(sorted(last)):
-            low, high = axis.get_ylim()
             axis.annotate(name, (1.02, (place + 0.5) / len(last)), xycoords=("data", "axes fraction"), fontsize=7, color=colour)
         axis.set(title={"chess": "king and queen against king", "sums": "sums of two numbers"}[task],
                  xlabel="share of the arm's FLOPs", ylabel="% right, sampled")
