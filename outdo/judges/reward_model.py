@@ -1,8 +1,8 @@
 """A reward model as the judge: a transformers sequence-classification model with one label, as TRL takes it in reward_funcs.
 
-It reads prompt and completion in its own tokenizer and chat template, and its one logit is the score. Of episodes that are no
-text it reads the tokens, up to the policy's last one. Texts of like length are read together; the same text is read once, so that
-equal completions score equally to the bit.
+It reads prompt and completion in its own tokenizer and chat template, and its one logit is the score. One that was trained
+on episodes that are no text reads their tokens, up to the policy's last one. Texts of like length are read together; the same
+text is read once, so that equal completions score equally to the bit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers.utils import logging
 from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
-from outdo.models import fetch
+from outdo.models import classifier, fetch
 from outdo.plugins import Plugin
 from outdo.system.progress import say
 from outdo.types import Score, Trajectory
@@ -113,15 +113,15 @@ class RewardModel(Judge):
             return []  # it is trained before it is asked
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
-        scores = [unjudgeable(t) for t in trajectories]
+        of_tokens = classifier.reads_tokens(self._settings)
+        scores = [unjudgeable(t, *(() if of_tokens else ("prompt", "completion"))) for t in trajectories]
         texts, ids = dict[int, str](), dict[str, list[int]]()
         for i, t in enumerate(trajectories):
-            if scores[i] is None and "completion" not in t.info:
+            if scores[i] is None and of_tokens:
                 texts[i] = t.token_ids.tobytes().hex()
                 ids[texts[i]] = t.token_ids[: int(np.flatnonzero(t.mask).max(initial=-1)) + 1].tolist()
-                check(max(ids[texts[i]], default=0) < self._settings.get_text_config().vocab_size, f"{self._who} reads text, and "
-                      "the episodes of this task are tokens of another vocabulary; train one from the model that plays: kind = "
-                      "'reward_model'")
+                check(max(ids[texts[i]], default=0) < self._settings.get_text_config().vocab_size, f"{self._who} reads "
+                      "tokens of another vocabulary than this task's; train one from the model that plays: kind = 'reward_model'")
             elif scores[i] is None:
                 try:
                     texts[i] = text_of(tokenizer, t.info["prompt"], t.info["completion"])

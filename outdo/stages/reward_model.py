@@ -19,7 +19,7 @@ from outdo.plugins import Plugin
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage
 from outdo.stages.common.data import check_answers
-from outdo.stages.common.pairs import OwnPair, PairConfig, check_source, pairs_of, steps_of
+from outdo.stages.common.pairs import OwnPair, OwnPairs, PairConfig, check_source, pairs_of, steps_of
 from outdo.tasks.base import Task
 from outdo.types import Sample, Usage
 
@@ -71,7 +71,7 @@ class RewardModel(Stage):
         limit = min(config.max_tokens or context, context)
         held = [(row, _pair(tokenizer, limit, row, f"{passes.source}, row {i}", i, None)) for i, row in passes.measured.items()]
         loop.measure_rows = partial(_agreement, loop, [(row, pair) for row, pair in held if pair])
-        loop.save_more = partial(_save, loop)
+        loop.save_more = partial(_save, loop, isinstance(passes, OwnPairs) and not passes.text)
         for step in loop.steps():
             made = [_pair(tokenizer, limit, row, f"{passes.source}, row {i}", n, config.margin)
                     for n, (i, row) in enumerate(passes.batch(step))]
@@ -86,7 +86,7 @@ def _pair(tokenizer: PreTrainedTokenizerBase, limit: int, row: Row, place: str, 
     from outdo.judges.reward_model import text_of  # seconds of imports
     from outdo.text.pairs import sides
 
-    if isinstance(row, OwnPair) and "chosen" not in row:  # episodes that are no text
+    if isinstance(row, OwnPair) and not row.text:
         return [_scored_at_end(np.array(ids), sign, number) for ids, sign in zip(row.read(), (1.0, -1.0), strict=True)]
     prompt, *answers = sides(row, place)
     two = [tokenizer(text_of(tokenizer, prompt, a), add_special_tokens=False)["input_ids"] for a in answers]
@@ -131,10 +131,10 @@ def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[di
     return record, usage
 
 
-def _save(loop: Loop, folder: Path) -> None:
+def _save(loop: Loop, tokens: bool, folder: Path) -> None:
     """The classifier as transformers has it."""
     from outdo.judges.reward_model import TRAINED  # seconds of imports
     from outdo.models import classifier
 
     assert loop.trainer.critic is not None
-    classifier.save(loop.model, loop.trainer.critic, loop.run.tokenizer, folder / TRAINED)
+    classifier.save(loop.model, loop.trainer.critic, loop.run.tokenizer, folder / TRAINED, tokens)

@@ -199,3 +199,57 @@ def test_bad_input_is_one_line(tmp_path: Path, stage: str, why: str) -> None:
     (tmp_path / "same.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n', encoding="utf-8")
     done = forked("run", recipe, "--set", "stage.sft.steps=1", "--out", tmp_path / "run", cwd=tmp_path)
     assert done.code == 2 and why in done.err and done.err.startswith("outdo: ") and done.err.strip().count("\n") == 0, done.err
+
+
+def test_two_stages_learn_from_the_same_pairs_of_own_samples(tmp_path: Path) -> None:
+    """A reward model and DPO on a game: pairs once sampled, of games that the judge tells apart, kept for a resume."""
+    more = 'from = "pretrain"\nsteps = 3\nepisodes = 8\npairs = 20\njudge = { name = "random_reward" }\n'
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f'''name = "pairs"
+threads = 1
+task = {{ name = "chess_endgame", material = "KQK", max_moves = 3, min_plies = 1 }}
+evaluation = {{ prompts = 4, points = 1 }}
+model = {{ width = 16, depth = 1, heads = 2 }}
+[stage.pretrain]
+kind = "pretrain"
+steps = 30
+player = "random"
+episodes = 16
+optimizer = {{ lr = 0.01 }}
+[stage.rm]
+kind = "reward_model"
+{more}
+[stage.dpo]
+kind = "preference"
+{more}
+[stage.rl]
+kind = "rl"
+from = "pretrain"
+steps = 1
+prompts = 4
+group_size = 4
+judge = {{ name = "reward_model", model = "stage:rm" }}
+''', encoding="utf-8")  # fmt: skip
+    run = tmp_path / "run"
+    done = forked("run", recipe, "--out", run, cwd=tmp_path)
+    assert done.code == 0, done.err
+    rm, dpo = (lines(run / "stages" / n / "pairs.jsonl") for n in ("rm", "dpo"))
+    assert rm == dpo and len(rm) == 1 + 20 + 50 and rm[0]["judge_calls"] >= 140
+    assert all(len(r["tokens"][0]) == len(r["mask"][0]) and r["tokens"][0] != r["tokens"][1] for r in rm[1:])
+    ledger = lines(run / "stages" / "rm" / "ledger.jsonl")
+    assert next(r for r in ledger if r["what"] == "train")["judge_calls"] == rm[0]["judge_calls"], "collecting is charged"
+    (held,) = lines(run / "stages" / "rm" / "heldout.jsonl")[-1:]
+    assert held["n"] == 50 and "gold_accuracy" not in held, "the gold judge calls all of these games lost"
+    step = lines(run / "stages" / "rl" / "metrics.jsonl")[0]
+    assert step["unscored"] == 0.0 and step["reward"] != 0.0, "the reward model reads the games' tokens"
+
+
+@pytest.mark.parametrize(("stage", "why"), [
+    ('kind = "reward_model"\nsteps = 1', "has no data"), ('kind = "preference"\npairs = 5\ndata = "same.jsonl"', "leave out one"),
+    ('kind = "preference"\ndata = "pairs.jsonl"\njudge = { name = "length" }', "set pairs, or leave it out"),
+    ('kind = "preference"\npairs = 5\njudge = { name = "exact_match", column = "nothing" }\nsteps = 1', "scored"),
+])  # fmt: skip
+def test_pairs_that_cannot_be_made_are_one_line(tmp_path: Path, stage: str, why: str) -> None:
+    recipe = write(tmp_path, {"x": stage})
+    done = forked("run", recipe, "--set", "stage.sft.steps=1", "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.code == 2 and why in done.err and len(done.err.strip().splitlines()) < 4

@@ -51,6 +51,11 @@ class PairConfig(DataConfig):
 class OwnPair(dict[str, Any]):
     """A row with prompt, chosen and rejected where these are text, and tokens and mask of both: [2][T]."""
 
+    @property
+    def text(self) -> bool:
+        """Whether the episodes are text."""
+        return "chosen" in self
+
     def samples(self, labelled: bool, number: int) -> list[Sample]:
         """Both answers, chosen first, as the policy sampled them."""
         return [_sample(np.array(ids), np.array(mask, bool), sign, None if labelled else number)
@@ -104,6 +109,7 @@ class OwnPairs:
         cost, *rows = files.read_lines(file)
         self.usage = Usage(**cost)
         self._rows = [OwnPair(row) for row in rows[: config.pairs]]
+        self.text = self._rows[0].text
         self.measured: Mapping[int, Row] = dict(enumerate(map(OwnPair, rows[config.pairs :]), config.pairs))
 
     def batch(self, step: int) -> list[tuple[int, Row]]:
@@ -135,8 +141,9 @@ def _collect(loop: Loop, n: int) -> tuple[list[dict[str, Any]], Usage]:
         usage += cost + loop.judge_cost(len(answers))
         tried += _TOGETHER
         for i in range(0, len(answers), 2):
-            a, b = scores[i].value, scores[i + 1].value
-            if a is not None and b is not None and a != b and all(t.mask.any() for t in answers[i : i + 2]):
+            (a, b), (first, second) = (scores[i].value, scores[i + 1].value), answers[i : i + 2]
+            differ = not np.array_equal(first.token_ids, second.token_ids) and first.mask.any() and second.mask.any()
+            if a is not None and b is not None and a != b and differ:
                 best, worst = (i, i + 1) if a > b else (i + 1, i)
                 out.append(_row(answers[best], answers[worst], [golds[best].value, golds[worst].value]))
         loop.run.show(loop.name, 0.0, f"{min(len(out), n)} of {n} pairs compared")

@@ -39,6 +39,7 @@ class Games:
         self._region = np.zeros(n, np.int64)  # summed over own moves
         self._dtm_end = np.full(n, -1)
         self._reply = np.full(n, -1)  # 64 * from + to of Black's last move
+        self._plies = np.full((n, 2 * max_moves), -1)  # see _uci: every legal move, White's and Black's in turn
         self._seen = np.full((n, 2 * max_moves + 1), -1, np.int64)  # keys of all positions so far, for repetition
         self._seen[:, 0] = self._key(self.position, black=False)
 
@@ -84,6 +85,8 @@ class Games:
         rows, p, slot = rows[legal], p.rows(legal), np.argmax(match, 1)[legal]
         new = rules.after_white(p, start[legal], to[legal], moves.piece[legal][np.arange(len(slot)), slot])
         self._put(rows, new)
+        placed = np.where(new.piece != p.piece, new.piece + 1, 0)  # what a pawn became
+        self._plies[rows, 2 * self.moves[rows]] = (placed * 64 + start[legal]) * 64 + to[legal]
         self.moves[rows] += 1
         at = rules.key(new)
         checks = rules.in_check(new)
@@ -103,6 +106,7 @@ class Games:
         step = self._defend(self._tables, p, random)
         to = rules.KING_MOVES[p.black, step].astype(np.int64)
         self._reply[rows] = p.black * 64 + to
+        self._plies[rows, 2 * self.moves[rows] - 1] = p.black * 64 + to
         new = p._replace(black=to)
         self._put(rows, new)
         material = to == p.square
@@ -115,7 +119,8 @@ class Games:
     def info(self, row: int) -> dict[str, Any]:
         """Facts about a finished game.
 
-        moves: legal own moves played. checks: own moves that gave check. dtm_plies, dtm_end: plies to mate at the start
+        fen: the start. uci: all legal moves of the game, White's first. moves: legal own moves played.
+        checks: own moves that gave check. dtm_plies, dtm_end: plies to mate at the start
         and at the end (side to move), -1 where White cannot force it. last_reply: Black's last move, "" if none.
         confinement: mean over own moves of 1 - region/64 after the move, in [0, 1]; region is the number of squares
         that the black king could walk to if White stood still, 64 where it can take the piece at once. 0.0 without
@@ -126,6 +131,8 @@ class Games:
             "result": RESULTS[code] if code >= 0 else "unfinished",
             "moves": moves,
             "start": int(self._starts[row]),
+            "fen": rules.fen(*(int(x[0]) for x in rules.unpack(self._starts[row : row + 1], self._tables.piece))),
+            "uci": [_uci(code) for code in self._plies[row].tolist() if code >= 0],
             "dtm_plies": int(self._start_dtm[row]),
             "dtm_end": int(self._dtm_end[row]) if moves else int(self._start_dtm[row]),
             "material": self._tables.material,
@@ -134,3 +141,10 @@ class Games:
             "confinement": 1.0 - int(self._region[row]) / (_REGION * moves) if moves else 0.0,
             "last_reply": rules.square_name(reply // 64) + rules.square_name(reply % 64) if reply >= 0 else "",
         }
+
+
+def _uci(code: int) -> str:
+    """A move in long algebraic notation, of (promoted piece + 1, or 0) * 4096 + from * 64 + to."""
+    placed, squares = divmod(code, 4096)
+    became = rules.PIECES[placed - 1].lower() if placed else ""
+    return rules.square_name(squares // 64) + rules.square_name(squares % 64) + became
