@@ -98,7 +98,7 @@ def _chosen(answers_PK: np.ndarray, reward: np.ndarray | None, trajectories: Seq
     """The headline of the answer to each prompt that the training judge, or a vote, chooses among several. [P] each"""
     P, K = answers_PK.shape
     out = {f"best@{k}": best_of_k(reward.reshape(P, K), answers_PK, k) for k in _CHOICES if reward is not None and k <= K}
-    said = [words(t) for t in trajectories]
+    said = [_reply(t) for t in trajectories]
     if K >= _VOTERS and None not in said:
         out[f"majority@{K}"] = majority(np.array(said).reshape(P, K), answers_PK)
     return out
@@ -118,7 +118,7 @@ def _rounded(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(x) else round(float(x), 4) for x in values]
 
 
-def words(t: Trajectory) -> str | None:
+def _reply(t: Trajectory) -> str | None:
     """What a reply says, for a vote: without the spaces around it. None where an episode is no text."""
     completion = t.info.get("completion")
     if isinstance(completion, list):  # messages: the last one is the answer

@@ -82,6 +82,16 @@ def best_of_k(chosen_by_PK: ArrayLike, values_PK: ArrayLike, k: int) -> NDArray[
     return out
 
 
+def auc_interval(good: ArrayLike, bad: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Chance that a good answer scores above a bad one (ties count half), with a 95 % bootstrap interval over both."""
+    x, y = np.asarray(good, np.float64), np.asarray(bad, np.float64)
+    above = (x[:, None] > y) + 0.5 * (x[:, None] == y)
+    rng = np.random.default_rng(seed)
+    means = [above[rng.integers(0, len(x), len(x))][:, rng.integers(0, len(y), len(y))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(above.mean()), float(low), float(high)
+
+
 def majority(said_PK: NDArray[np.str_], values_PK: ArrayLike) -> NDArray[np.float64]:
     """Mean value of the answer that is given most often to each prompt [P]; of answers given equally often the mean counts."""
     values, out = np.asarray(values_PK, np.float64), []

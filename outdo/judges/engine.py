@@ -23,8 +23,8 @@ import chess.engine
 from pydantic import Field
 
 from outdo.errors import UserError, check, nearest
-from outdo.evaluation.measure import words
 from outdo.judges.base import Judge, Options, unjudgeable
+from outdo.judges.common.answers import words
 from outdo.judges.common.rule import no_answer
 from outdo.types import Score, Trajectory
 
@@ -184,9 +184,9 @@ def _moves(t: Trajectory) -> list[tuple[str, chess.Move | None]] | Score:
     except ValueError as e:
         return Score(None, f"the column fen holds no position: {e}")
     if (played := t.info.get("uci")) is None:
-        if words(t) is None:
+        if t.info.get("completion") is None:
             return Score(None, "the task reports neither moves (uci) nor a completion")
-        move = _last_move(board, words(t) or "")
+        move = _last_move(board, words(t))
         return no_answer("no legal move") if move is None else [(board.fen(), move)]
     out: list[tuple[str, chess.Move | None]] = []
     for ply, text in enumerate(played):

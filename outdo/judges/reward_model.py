@@ -7,10 +7,11 @@ text is read once, so that equal completions score equally to the bit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any, Literal, Self
@@ -247,17 +248,12 @@ def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
 @functools.lru_cache(4)
 def _loaded(folder: str, dtype: str) -> Any:
     """The classifier, on the GPU if there is one. Raises UserError, also where its head would be made of random numbers."""
-    loud = logging.get_verbosity()
-    logging.set_verbosity(40)  # errors alone: what is missing is said below
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype], output_loading_info=True)
+        with quiet():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, num_labels=1, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype], output_loading_info=True)
     except Exception as e:
         raise _no_model(folder, e) from None
-    finally:
-        logging.set_verbosity(loud)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     missing = sorted(info["missing_keys"])
     check(not missing, f"{folder!r} is no reward model: it has no {', '.join(missing[:3])}, and random weights would score; "
           "train one from it first (AutoModelForSequenceClassification with num_labels=1)")
@@ -266,6 +262,19 @@ def _loaded(folder: str, dtype: str) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers says errors alone, and shows no bars."""
+    loud = logging.get_verbosity()
+    logging.set_verbosity(40)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(loud)
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _no_model(folder: str, e: Exception) -> UserError:

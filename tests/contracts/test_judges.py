@@ -6,9 +6,13 @@ Run: .venv/bin/python -m pytest tests/contracts/test_judges.py   (about 5 s on o
 from __future__ import annotations
 
 import copy
+import functools
+import json
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,7 @@ OF_TEXT: dict[str, Callable[[], dict[str, object]]] = {  # judges of text, with 
     "function": lambda: {"functions": [f"{__file__}:exact"]},
     "reasoning_gym": dict,
     "reward_model": lambda: {"model": str(reward_models.folder())},
+    "examples": lambda: {"data": labelled(), "model": str(reward_models.folder())},
     "code": lambda: {"column": "tests"},
     "exact_match": lambda: {"take": "tags"},
     "math": dict,
@@ -44,6 +49,15 @@ BOUNDS = {"reward_model": (-math.inf, math.inf), "length": (-1.0, 0.0), "repetit
 COLUMNS: dict[str, dict[str, object]] = {  # in place of the task's own
     "code": {"tests": ["assert f(1) == 2"]}, "choice": {"answer": "B"}, "json_schema": {"schema": {"type": "string"}},
 }  # fmt: skip
+
+
+@functools.cache
+def labelled() -> str:
+    """Twenty labelled answers in a file."""
+    file = Path(tempfile.mkdtemp(prefix="outdo-test-")) / "labelled.jsonl"
+    rows = [{"prompt": f"Q{i}", "completion": f"<answer>{i}</answer>" if i % 2 else "no", "label": i % 2} for i in range(20)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return str(file)
 
 
 def exact(completions, answer, **kwargs):  # type: ignore[no-untyped-def]
