@@ -91,10 +91,10 @@ tokenizer = "{tokenizer}"
 SUMS_TRUNK = """
 [stage.sft]
 kind = "sft"
-flops = 3.0e12
+flops = 1.2e13
 player = "gold"
-episodes = 64
-optimizer = { kind = "muon", lr = 2e-3, muon_lr = 0.015, warmup_steps = 20, decay = "linear" }
+episodes = 32
+optimizer = { lr = 1e-3, warmup_steps = 50, decay = "linear", final_lr = 0.1 }
 """
 _RATE = 'optimizer = { lr = %s, betas = [0.9, 0.999], warmup_steps = 5, decay = "linear", final_lr = 0.1 }'
 _SAMPLING = "prompts = 16\ngroup_size = 16\nminibatch_tokens = 512\n"

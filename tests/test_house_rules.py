@@ -26,6 +26,7 @@ ALLOWED = {
     "evaluation": {"models"},
     "compare": {"evaluation", "ledger"},
     "tasks": {"text"},
+    "judges": {"evaluation", "text"},  # labelled rows, and how well a judge agrees with them
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them
 TOP = ("stages", "runs", "api", "cli")  # each may import what stands before it

@@ -26,11 +26,12 @@ from transformers.utils import logging
 from outdo import plugins
 from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
-from outdo.models import classifier, fetch
+from outdo.models import fetch
 from outdo.plugins import Plugin
 from outdo.system.progress import say
 from outdo.types import Score, Trajectory
 
+READS_TOKENS = "outdo_reads_tokens"  # in config.json of one that was trained on episodes that are no text
 TRAINED = "reward_model"  # folder of the classifier in the last checkpoint of a stage that trains one
 
 
@@ -114,7 +115,7 @@ class RewardModel(Judge):
             return []  # it is trained before it is asked
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
-        of_tokens = classifier.reads_tokens(self._settings)
+        of_tokens = getattr(self._settings, READS_TOKENS, False)
         scores = [unjudgeable(t, *(() if of_tokens else ("prompt", "completion"))) for t in trajectories]
         texts, ids = dict[int, str](), dict[str, list[int]]()
         for i, t in enumerate(trajectories):

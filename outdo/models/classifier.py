@@ -15,18 +15,12 @@ from outdo.models.critic import Critic
 from outdo.system import files
 
 _HEAD = "score.weight"
-_READS_TOKENS = "outdo_reads_tokens"  # in config.json
 
 
-def reads_tokens(config: Any) -> bool:
-    """Whether the classifier was trained on episodes that are no text, and reads their tokens."""
-    return bool(getattr(config, _READS_TOKENS, False))
-
-
-def save(model: LanguageModel, head: Critic, tokenizer: PreTrainedTokenizerBase, folder: Path, tokens: bool = False) -> None:
+def save(model: LanguageModel, head: Critic, tokenizer: PreTrainedTokenizerBase, folder: Path, **more: Any) -> None:
     """Write config, weights in float32 (adapters merged) and tokenizer. Raises UserError for a family without that class.
 
-    The head has no bias, as in transformers' classes. tokens: see `reads_tokens`.
+    The head has no bias, as in transformers' classes. more: further keys of config.json.
     """
     config = hf.config_of(model, tokenizer)
     kind: Any = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
@@ -34,8 +28,7 @@ def save(model: LanguageModel, head: Critic, tokenizer: PreTrainedTokenizerBase,
           "reward model from a Llama, Qwen, Mistral or Gemma checkpoint")
     config.architectures, config.num_labels, config.dtype = [kind.__name__], 1, "float32"
     config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if tokens:
-        setattr(config, _READS_TOKENS, True)
+    config.update(more)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

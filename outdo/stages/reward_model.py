@@ -133,8 +133,8 @@ def _agreement(loop: Loop, held: Sequence[tuple[Row, list[Sample]]]) -> tuple[di
 
 def _save(loop: Loop, tokens: bool, folder: Path) -> None:
     """The classifier as transformers has it."""
-    from outdo.judges.reward_model import TRAINED  # seconds of imports
+    from outdo.judges.reward_model import READS_TOKENS, TRAINED  # seconds of imports
     from outdo.models import classifier
 
     assert loop.trainer.critic is not None
-    classifier.save(loop.model, loop.trainer.critic, loop.run.tokenizer, folder / TRAINED, tokens)
+    classifier.save(loop.model, loop.trainer.critic, loop.run.tokenizer, folder / TRAINED, **{READS_TOKENS: tokens})
