@@ -12,14 +12,15 @@ from outdo.judges.base import Judge, Options
 from outdo.system import randomness
 from outdo.types import Score, Trajectory
 
-QUALITY = {"mate": 1.0, "material": -0.5, "illegal": -0.5}  # of the result; 0 for every other draw
+THROWN = ("material", "illegal", "stalemate")  # results of a game that was thrown away
 
 
 class NoisyPreference(Judge):
     """The quality of a game plus Gumbel noise of a fixed scale.
 
+    Quality: 1 for mate, -0.5 for a game thrown away, else half of the way to mate that was made (0.5 for a game about to be won).
     The difference of two such noises is logistic, so of two games the better one, by d, is preferred with probability
-    sigmoid(d / scale): the Bradley-Terry model. A mate against a draw is called rightly in 88 % of the cases at scale 0.5.
+    sigmoid(d / scale): the Bradley-Terry model.
     """
 
     name = "noisy_preference"
@@ -27,13 +28,21 @@ class NoisyPreference(Judge):
     class Config(Options):
         """Options of noisy_preference."""
 
-        scale: float = Field(default=0.5, gt=0)
+        scale: float = Field(default=0.3, gt=0)
 
     config: Any
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """See `Judge.score`. The noise depends on the game alone."""
-        return [Score(QUALITY.get(str(t.info["result"]), 0.0) + self.config.scale * _gumbel(t)) for t in trajectories]
+        return [Score(_quality(t) + self.config.scale * _gumbel(t)) for t in trajectories]
+
+
+def _quality(t: Trajectory) -> float:
+    if t.info["result"] == "mate":
+        return 1.0
+    if t.info["result"] in THROWN or t.info["dtm_end"] < 0:
+        return -0.5
+    return 0.5 * max(-1.0, 1.0 - t.info["dtm_end"] / t.info["dtm_plies"])
 
 
 def _gumbel(t: Trajectory) -> float:
