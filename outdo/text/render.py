@@ -98,7 +98,9 @@ class Renderer:
         elif self.everything:
             texts = [chat.whole(prompt, answer)]
         else:
-            texts = chat.pieces(prompt, answer, self.turns)
+            # A greeting before anybody has asked anything answers no prompt: it is seen and does not train.
+            greeting = 0 if prompt else next((i for i, m in enumerate(answer) if m["role"] != "assistant"), 0)
+            texts = chat.pieces([*prompt, *answer[:greeting]], answer[greeting:], self.turns)
         return [self._encode(text, spans, place) for text, spans in texts]
 
     def _encode(self, text: str, spans: Sequence[Span], place: str) -> tuple[list[int], list[bool]]:

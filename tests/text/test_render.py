@@ -56,7 +56,7 @@ def chatml(messages: list[dict[str, str]], trained: set[int]) -> list[tuple[int,
 
 
 @pytest.mark.parametrize(("row", "messages", "trained"), [
-    ({"messages": [USER, GOOD]}, [USER, GOOD], {1}),
+    ({"messages": [USER, GOOD]}, [USER, GOOD], {1}), ({"messages": [GOOD, USER, GOOD]}, [GOOD, USER, GOOD], {2}),
     ({"messages": LONG}, LONG, {2, 4}),
     ({"messages": [*LONG, USER]}, [*LONG, USER], {2, 4}),
     ({"messages": CALLS, "tools": TOOLS}, CALLS, {1, 3}),
