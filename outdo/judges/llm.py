@@ -103,11 +103,15 @@ class Llm(Judge):
     # --- one by one ---------------------------------------------------------------------------------------------------
 
     def _points(self, some: Sequence[Trajectory]) -> list[Score]:
+        return [self._read(text) for text in self.server.ask([self.request(t) for t in some])]
+
+    def request(self, t: Trajectory) -> dict[str, Any]:
+        """What the server is asked about one answer in mode "points": messages and options of a chat completion."""
         c = self.config
-        asked = [(f"{_task(t, c.reference)}\n\n{fenced('answer', words(t))}\n\nRate the answer from {c.low} to {c.high} by each "
-                  f"of:\n{self._rubric()}\n\n{self._form()}") for t in some]
+        asked = (f"{_task(t, c.reference)}\n\n{fenced('answer', words(t))}\n\nRate the answer from {c.low} to {c.high} by each "
+                 f"of:\n{self._rubric()}\n\n{self._form()}")
         extra = {"response_format": _schema([k.name for k in c.criteria], c.low, c.high)} if c.structured else {}
-        return [self._read(text) for text in self.server.ask([self._request(a, **extra) for a in asked])]
+        return self._request(asked, **extra)
 
     def _form(self) -> str:
         c = self.config

@@ -76,7 +76,7 @@ class Server:
         except UserError:
             raise
         except Exception as e:
-            if getattr(e, "status_code", None) in (404, 405):  # not every server lists its models
+            if getattr(e, "status_code", None) not in (None, 401, 403):  # somebody is there; not every server lists its models
                 return
             raise UserError(f"judge llm: no answer from {self.client.base_url} ({_said(e)}); start the server, or mend base_url "
                             f"and {self.settings.key_env}") from None
