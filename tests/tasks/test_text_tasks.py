@@ -194,7 +194,7 @@ def test_a_real_model_answers(tokenizer: PreTrainedTokenizerBase) -> None:
     assert {t.finish for t in trajectories} == {Finish.STOP, Finish.LENGTH} and usage.episodes == 15
     m = measure(task, lambda prompts: (trajectories, Usage()), task.prompts("train", 5, 0), {"gold": judge.score})
     assert m.answers.tolist() == [s.value for s in judge.score(trajectories)] and m.n == 5
-    assert set(m.extra) == {"finished", "tokens", "gold", "pass@1"}
+    assert set(m.extra) == {"finished", "tokens", "gold", "pass@1", "majority@3"}
     assert m.extra["gold"] == pytest.approx(m.value) and m.extra["pass@1"] == pytest.approx(m.value)
     assert m.extra["finished"] == np.mean([t.finish == Finish.STOP for t in trajectories])
 

@@ -1,6 +1,6 @@
 """The judge engine with the real Stockfish, on moves and on whole games; skipped where there is none.
 
-Run: .venv/bin/python -m pytest tests/judges/test_engine.py   (about 5 s on two cores; apt install stockfish)
+Run: .venv/bin/python -m pytest tests/judges/test_uci_engine.py   (about 5 s on two cores; apt install stockfish)
 """
 
 from __future__ import annotations
