@@ -42,7 +42,7 @@ def _quality(t: Trajectory) -> float:
         return 1.0
     if t.info["result"] in THROWN or t.info["dtm_end"] < 0:
         return -0.5
-    return 0.5 * max(-1.0, 1.0 - t.info["dtm_end"] / t.info["dtm_plies"])
+    return 0.5 * max(-1.0, 1.0 - float(t.info["dtm_end"]) / float(t.info["dtm_plies"]))
 
 
 def _gumbel(t: Trajectory) -> float:

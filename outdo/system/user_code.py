@@ -252,14 +252,27 @@ def handling(handler: Callable[[int, Any], None], *signals: signal.Signals) -> I
             del _handlers[s], _before[s]
 
 
+_masks: list[set[int]] = []  # of threads that are forking
+
+
+def _before_fork() -> None:
+    """A signal to a child that has just begun waits until it has its own handlers back: ours would swallow it."""
+    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, set(_before)))
+
+
+def _in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+
+
 def _in_child() -> None:
     for number, earlier in _before.items():
         signal.signal(number, earlier)
     _handlers.clear()
     _before.clear()
+    _in_parent()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 # --- the end of the process ------------------------------------------------------------------------------------------
