@@ -111,6 +111,20 @@ class Evaluation(Table):
     corpus_tokens: int = Field(default=4096, ge=2)  # how much of it is read
 
 
+class AuditConfig(Table):
+    """The live audit of stages that learn from scores: fresh samples scored by the judge and by gold, every few steps."""
+
+    every: int = Field(default=10, ge=1)  # steps between probes; a jump of the reward brings one forward
+    n: int = Field(default=128, ge=8)  # fresh samples of a probe; twice as many before the first step
+    action: Literal["stop", "pause", "log"] = "stop"  # at an alarm; "pause" ends the process, and --resume goes on
+    alpha: float = Field(default=0.05, gt=0, lt=1)  # chance of any false alarm in a stage
+    margin: float = Field(default=0.02, ge=0, lt=1)  # of the range: so much may the gap between reward and gold grow
+    horizon: int = Field(default=40, ge=1)  # most probes of a stage
+    range: tuple[float, float] | None = None  # of the reward; outside of it is an alarm; None: as seen before the first step
+    second: Plugin | None = None  # a held-out judge; where it and the judge that trains part is an alarm
+    card: str = ""  # a card of `outdo audit reward`: completions that use its holes are counted
+
+
 class Recipe(Table):
     """Everything that a run needs. `outdo run recipe.toml --dry-run` prints it resolved."""
 
@@ -129,6 +143,7 @@ class Recipe(Table):
     checkpoint_s: float = Field(default=30.0, gt=0)  # seconds between checkpoints for resuming
     trackers: tuple[Literal["tensorboard", "wandb", "wandb-offline", "trackio"], ...] = ()  # see metrics there as well
     evaluation: Evaluation = Evaluation()
+    audit: AuditConfig | None = None  # the live audit; None: it is off
     python: tuple[str, ...] = ()  # what a call from Python handed over: named here for readers, held by no file
     stage: dict[str, SerializeAsAny[StageConfig]]
 

@@ -144,8 +144,9 @@ class Card:
 
     def html(self) -> str:
         """One page; everything from the data is escaped."""
-        page = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                  undefined=jinja2.StrictUndefined).get_template("card.jinja")
+        page = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        ).get_template("card.jinja")
         return page.render(card=self, findings=self.worst_first(), said=_said)
 
     def worst_first(self) -> list[Finding]:

@@ -40,7 +40,7 @@ class Rejection(Rollouts):
             loop.keep_rollouts("train", groups[:1])
             seen = describe(groups)
             loop.book(usage + spent, {**seen, **loop.judge.logged(), "kept": float(len(kept)), **trained})
-            watch.look(seen)
+            watch.look(seen, groups)
 
     def _kept(self, group: Group) -> list[Trajectory]:
         """The samples of a group that are imitated."""

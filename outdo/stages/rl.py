@@ -36,4 +36,4 @@ class Rl(Rollouts):
             loop.keep_rollouts("train", groups[:1])
             seen = describe(groups)
             loop.book(usage + spent, {**seen, **loop.judge.logged(), **trained})
-            watch.look(seen)
+            watch.look(seen, groups)

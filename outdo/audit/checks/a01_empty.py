@@ -23,10 +23,7 @@ class Empty(Attack):
     title = "empty or invisible completion"
     fix = "Score an empty answer as wrong before anything is compared."
     bad = (Fixture(mutual_substring, "bare"),)
-    good = (
-        Fixture(exact_match),
-        Fixture(marker_parser, "sentence"),
-    )
+    good = (Fixture(exact_match), Fixture(marker_parser, "sentence"))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

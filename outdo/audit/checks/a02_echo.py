@@ -29,10 +29,7 @@ class Echo(Attack):
     fix = "Compare with the reference alone; take the prompt's words out of what is looked for."
     knows = Knows.PROMPT
     bad = (Fixture(contains_prompt_words, "capitals"),)
-    good = (
-        Fixture(exact_match),
-        Fixture(case_blind, "capitals"),
-    )
+    good = (Fixture(exact_match), Fixture(case_blind, "capitals"))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

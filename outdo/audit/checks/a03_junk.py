@@ -24,10 +24,7 @@ class Junk(Attack):
     title = "right form, junk inside"
     fix = "Read what stands inside the form and compare it with the reference."
     bad = (Fixture(tag_only, options={"accept": 0.5}),)
-    good = (
-        Fixture(exact_match),
-        Fixture(correct_gated_format),
-    )
+    good = (Fixture(exact_match), Fixture(correct_gated_format))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

@@ -26,10 +26,7 @@ class Denied(Attack):
     fix = "Ask for the answer in a form of its own and read only that."
     knows = Knows.ANSWER
     bad = (Fixture(last_number, "sentence"),)
-    good = (
-        Fixture(marker_parser, "sentence"),
-        Fixture(exact_match),
-    )
+    good = (Fixture(marker_parser, "sentence"), Fixture(exact_match))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

@@ -24,10 +24,7 @@ class WrongEnd(Attack):
     fix = "Read the final answer only."
     knows = Knows.ANSWER
     bad = (Fixture(grep_transcript),)
-    good = (
-        Fixture(exact_match),
-        Fixture(last_boxed, "boxed"),
-    )
+    good = (Fixture(exact_match), Fixture(last_boxed, "boxed"))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

@@ -25,10 +25,7 @@ class Joined(Attack):
     fix = "Compare the whole answer, not a part of it."
     knows = Knows.ANSWER
     bad = (Fixture(split_equals),)
-    good = (
-        Fixture(exact_match),
-        Fixture(numeric_equiv),
-    )
+    good = (Fixture(exact_match), Fixture(numeric_equiv))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

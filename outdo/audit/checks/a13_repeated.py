@@ -28,10 +28,7 @@ class Repeated(Attack):
     fix = "Cap what a repeated word can earn, or score the final answer alone."
     knows = Knows.PROMPT
     bad = (Fixture(counts_words, "bare", {"accept": 0.5}),)
-    good = (
-        Fixture(exact_match),
-        Fixture(numeric_equiv),
-    )
+    good = (Fixture(exact_match), Fixture(numeric_equiv))
 
     def completions(self, audit: Audit, c: Case, t: Template) -> Iterable[str]:
         """See `Attack.completions`."""

@@ -55,6 +55,7 @@ class Loop:
         self._build(model)
         own = getattr(self.config, "judge", None)
         self.judge: Judge = make_judge(in_run(own, run.folder)) if own else run.judge
+        self.ended = ""  # why the stage ends before its budget; empty: it does not
         self._status = ""  # of the last step, for the progress display
         self.heldout_rows: Sequence[Sample] = ()  # of rows of data: what the loss is measured on
         # What the stage measures on rows that never train: a record for heldout.jsonl (None: nothing to say), and its cost.
@@ -125,7 +126,7 @@ class Loop:
             raise KeyboardInterrupt
         if not self.begun:
             self.evaluations.evaluate(0)
-        while self.spent < 1.0:
+        while self.spent < 1.0 and not self.ended:
             yield self.step
             self.step += 1
             self._between_steps()

@@ -52,7 +52,8 @@ class Checkpoints:
             if old != target:
                 files.remove_folder(old)
         if final:
-            done = {"step": loop.step, "checkpoint": f"checkpoints/{loop.step}", "options": options_of(loop.config)}
+            ended = {"ended": loop.ended} if loop.ended else {}
+            done = {"step": loop.step, **ended, "checkpoint": f"checkpoints/{loop.step}", "options": options_of(loop.config)}
             files.write_json(loop.folder / "done.json", done)
         loop.ledger.book(loop.step, "checkpoint", Usage(), loop.clock.read())
         self._last_s = loop.clock.wall
@@ -69,6 +70,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
         progress = checkpoint.load(loop.trainer, found[-1])
         loop.put_back(progress.further)
     # Whatever was written after the checkpoint will be written again, to the bit.
+    files.keep_lines(loop.folder / "audit.jsonl", lambda e: bool(found) and e["step"] <= progress.step)
     files.keep_lines(loop.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
     measured: Callable[[dict[str, int]], bool] = lambda e: bool(found) and e["point"] <= progress.evaluated  # noqa: E731
     for name in ("evaluations.jsonl", "forgetting.jsonl", "heldout.jsonl"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from outdo.errors import UserError
+from outdo.stages.common.live_audit import LiveAudit
+from outdo.types import Group
 
 if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
@@ -23,9 +25,12 @@ class Watch:
         self._rewards: list[float] = []
         self._silent = 0
         self._said: set[str] = set()
+        self._audit = LiveAudit(loop) if loop.run.recipe.audit and loop.spent < 1.0 else None
 
-    def look(self, metrics: Mapping[str, float]) -> None:
+    def look(self, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
         """After each step. Raises UserError if something is wrong and the stage is to stop then."""
+        if self._audit is not None:
+            self._audit.look(groups, metrics)
         self._rewards.append(metrics["reward"])
         self._silent = self._silent + 1 if metrics["zero_variance_groups"] == 1.0 else 0
         if self._silent >= FEW:
