@@ -116,5 +116,6 @@ def short_twin(completions: list[Any], word: list[str], **columns: Any) -> list[
     """Right sentences, a little more for the shorter ones."""
     from outdo.recipes.sentences import checks
 
-    return [0.8 * _all_of(c, w) + 0.1 * sum(checks(c, w)) / 4 + 0.1 * _all_of(c, w) * max(0.0, 1 - len(c[0]["content"].split()) / 12)
-            for c, w in zip(completions, word, strict=True)]
+    short = [max(0.0, 1 - len(c[0]["content"].split()) / 12) for c in completions]
+    return [0.8 * _all_of(c, w) + 0.1 * sum(checks(c, w)) / 4 + 0.1 * _all_of(c, w) * s
+            for c, w, s in zip(completions, word, short, strict=True)]

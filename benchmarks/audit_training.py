@@ -1,8 +1,8 @@
 """Hacks trained in for real, with the live audit on: `python benchmarks/audit_training.py chess sentences --seeds 3`.
 
-Chess (king and queen against king): four proxies and a reward model of few preferences, each with an honest twin, from the start of
-benchmarks/algorithms.py. Sentences: SmolLM2-135M with a keyword bonus and with "short is good". The audit logs and does not stop,
-so that what would have come is seen. Writes a table for docs/results/audit.md.
+Chess (king and queen against king): four proxies and a reward model of few preferences, each with an honest twin, from the
+start of benchmarks/algorithms.py. Sentences: SmolLM2-135M with a keyword bonus and with "short is good". The audit logs and
+does not stop, so that what would have come is seen. Writes a table for docs/results/audit.md.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def arms(task: str, out: Path, steps: int) -> dict[str, str]:
             for twin in (False, True):
                 judge = f'{{ name = "{HERE}/audit_proxies.py:{kind}", twin = {str(twin).lower()} }}'
                 made[f"{name}{'_twin' if twin else ''}"] = CHESS + CHESS_ARM.format(trunk=trunk, steps=steps, judge=judge) + AUDIT
+        model = '{ name = "reward_model", model = "stage:rm" }'
         made["few_preferences"] = (CHESS + MODEL_ARM.format(trunk=trunk, root=ROOT) + AUDIT
-                                   + CHESS_ARM.format(trunk=trunk, steps=steps, judge='{ name = "reward_model", model = "stage:rm" }'))
+                                   + CHESS_ARM.format(trunk=trunk, steps=steps, judge=model))
         made["few_preferences_twin"] = CHESS + CHESS_ARM.format(trunk=trunk, steps=steps, judge='{ name = "outcome" }') + AUDIT
     else:
         for name, function in {"keyword": "keyword_bonus", "keyword_twin": "keyword_twin", "short": "short_is_good",
@@ -135,7 +136,7 @@ def main() -> None:
                 for name, recipe in arms(task, out, a.steps if task == "chess" else a.steps // 4).items()]
         for job in work:
             job.result()
-    lines = ["| task | reward | seed | alarm | at step | reward, start to end | gold, start to end | gold's peak (step) | kept |",
+    lines = ["| task | reward | seed | alarm | step | reward, start to end | gold, start to end | gold's peak (step) | kept |",
              "|---|---|---|---|---|---|---|---|---|"]
     for task in a.tasks:
         for name in arms(task, out, a.steps):
@@ -144,9 +145,9 @@ def main() -> None:
                 if not (folder / "summary.json").exists():
                     continue
                 r = row(folder)
-                lines.append(f"| {task} | {name} | {seed} | {r['alarm'] or 'none'} | {r['at'] if r['alarm'] else ''} | {r['reward'][0]:.2f} -> "
-                             f"{r['reward'][1]:.2f} | {r['gold'][0]:.2f} -> {r['gold'][1]:.2f} | {r['peak'][1]:.2f} ({r['peak'][0]}) | "
-                             f"step {r['best']} |")
+                reward, gold = (f"{a:.2f} -> {b:.2f}" for a, b in (r["reward"], r["gold"]))
+                lines.append(f"| {task} | {name} | {seed} | {r['alarm'] or 'none'} | {r['at'] if r['alarm'] else ''} | {reward} | {gold} | "
+                             f"{r['peak'][1]:.2f} ({r['peak'][0]}) | step {r['best']} |")
     (out / "audit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

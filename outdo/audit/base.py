@@ -120,6 +120,7 @@ class Result:
     raised: tuple[str, ...] = ()  # exceptions that it raised and swallowed, if these were traced
     changed: tuple[str, ...] = ()  # what it changed beside returning: arguments, random generators, files, ...
     seconds: float = 0.0
+    parts: Mapping[str, float | None] = field(default_factory=dict)  # of judges that have several criteria
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _alone(scorer: scorers.Scorer, case: Case, how: str) -> dict[str, Any]:
         value, error = None, f"raised {type(e).__name__}: {e}"[:300]
     seconds = time.perf_counter() - began
     changed = [k for k, v in _state(case).items() if before[k] != v] if how == "watched" else []
-    return {"value": value, "error": error, "raised": raised, "changed": changed, "seconds": seconds}
+    return {"value": value, "error": error, "raised": raised, "changed": changed, "seconds": seconds, "parts": scorer.parts(case)}
 
 
 def _together(scorer: scorers.Scorer, cases: Sequence[Case]) -> list[dict[str, Any]]:

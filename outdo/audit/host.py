@@ -154,4 +154,5 @@ class Host:
 
 
 def _result(a: dict[str, Any]) -> Result:
-    return Result(a["value"], a.get("error", ""), tuple(a.get("raised", ())), tuple(a.get("changed", ())), a.get("seconds", 0.0))
+    raised, changed = tuple(a.get("raised", ())), tuple(a.get("changed", ()))
+    return Result(a["value"], a.get("error", ""), raised, changed, a.get("seconds", 0.0), a.get("parts") or {})

@@ -17,7 +17,7 @@ from outdo.errors import UserError, check
 from outdo.judges.base import Judge, make_judge
 from outdo.judges.functions.signatures import Log, Reward, of_rubric
 from outdo.plugins import Plugin
-from outdo.types import Finish, Trajectory
+from outdo.types import Finish, Score, Trajectory
 
 _REFERENCES = ("reference", "answer", "ground_truth", "gold", "target", "label", "solution", "expected", "entry", "truth")
 _ANSWERS = (
@@ -44,7 +44,7 @@ class Scorer:
     batched: bool = False  # it sees several samples in one call
     grouped: bool = False  # it compares the samples of a prompt: scores may depend on the others
     why: Callable[[Case], str] = lambda case: ""  # for judges: the reason of the last None
-    parts: tuple[str, ...] = ()
+    parts: Callable[[Case], dict[str, float | None]] = lambda case: {}  # the last score's
 
 
 def load(what: str) -> Any:
@@ -94,15 +94,16 @@ def scorer(what: Any) -> Scorer:
 
 
 def _of_judge(judge: Judge) -> Scorer:
-    said: dict[int, str] = {}
+    said: dict[int, Score] = {}
 
     def values(cases: Sequence[Case]) -> list[Any]:
         scores = judge.score([trajectory(c) for c in cases])
-        said.update({id(c): s.reason for c, s in zip(cases, scores, strict=True)})
+        said.update({id(c): s for c, s in zip(cases, scores, strict=True)})
         return [s.value for s in scores]
 
     grouped = getattr(judge.config, "mode", "points") != "points"
-    return Scorer(judge.name, "outdo judge", values, True, grouped, lambda c: said.get(id(c), ""))
+    return Scorer(judge.name, "outdo judge", values, True, grouped, lambda c: said[id(c)].reason if id(c) in said else "",
+                  lambda c: dict(said[id(c)].parts) if id(c) in said else {})
 
 
 def _of_rubric(rubric: Any, functions: Sequence[tuple[Reward, float]]) -> Scorer:

@@ -5,13 +5,19 @@ A matrix of checks, and of what each says about its own bad and good rewards and
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outdo.audit import fixtures
+import numpy as np
+
+from outdo.audit import fixtures, simulated
+from outdo.audit import judge as judging
 from outdo.audit.audit import audit_reward, make_checks
 from outdo.audit.base import Check, Finding, Fixture, Verdict
+from outdo.evaluation.gauge import Gauge, Probe, Settings
 
 CAUGHT = (Verdict.FAIL, Verdict.WARN)
 
@@ -70,3 +76,77 @@ def table(rows: Sequence[Row]) -> str:
         bad, good = (", ".join(f"`{name}` {f.verdict}" for name, f in side) for side in (r.bad, r.good))
         out.append(f"| {r.check.id} | {r.check.title} | {bad} | {good} |")
     return "\n".join(out)
+
+
+# --- judges ---------------------------------------------------------------------------------------------------------
+
+
+def planted(seed: int = 0) -> list[tuple[str, str, Finding]]:
+    """Each check of judges on a judge with its bias planted: id, bias, finding."""
+    out = []
+    for one in judging.make_checks():
+        if not one.planted:
+            continue
+        if one.planted == "first":
+            pairs = [{"prompt": f"p{i} {seed}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
+            card = judging.audit_judge(simulated.first, simulated.labels(seed), pairs=pairs, checks=[one.id], seed=seed)
+        else:
+            judge = simulated.Unclamped() if one.planted == "unclamped" else simulated.judge(one.planted, seed)
+            card = judging.audit_judge(judge, simulated.labels(seed), checks=[one.id], seed=seed)
+        out.append((one.id, one.planted, card.find(one.id)))
+    return out
+
+
+def honest_judges(seeds: int) -> dict[str, int]:
+    """Of so many cards of each honest judge, those with any FAIL."""
+    out = {}
+    for name in simulated.HONEST:
+        cards = (judging.audit_judge(simulated.judge(name, s), simulated.labels(s), seed=s) for s in range(seeds))
+        out[name] = sum(card.verdict == "fail" for card in cards)
+    return out
+
+
+# --- live -----------------------------------------------------------------------------------------------------------
+
+HEALTHY = ("steady", "noisy", "long_thinking", "late", "jump", "constant_errors", "saturating")
+HACKED = ("large", "small", "late_hack", "judge_drift", "frozen_gold", "broken", "signatures")
+
+
+def run(kind: str, seed: int, probes: int = 40, n: int = 128) -> str | None:
+    """The first alarm of a simulated run of 400 steps, probed every ten; None for none."""
+    rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
+    gauge, noise = Gauge(Settings(horizon=probes)), 0.0
+    for k in range(probes + 1):
+        t = k / probes
+        noise = 0.6 * noise + rng.normal(0, 0.03) if kind in ("noisy", "long_thinking") else 0.0
+        gold_rate = {"late": 0.1 + 0.7 * max(0, t - 0.6) / 0.4, "jump": 0.2 + 0.5 * (t > 0.5), "saturating": 0.9 * (1 - 2.7 ** (-4 * t)),
+                     "constant_errors": 0.2 + 0.5 * t}.get(kind, 0.2 + 0.5 * t)  # fmt: skip
+        gold_rate = float(np.clip(gold_rate + noise, 0.01, 0.99))
+        part = {"large": max(0.0, t - 0.375) / 0.375, "small": max(0.0, t - 0.375) / 0.375, "late_hack": max(0.0, t - 0.7) / 0.3}.get(kind, 0.0)
+        part = min(1.0, part)
+        gold_rate -= {"large": 0.3, "small": 0.1, "late_hack": 0.4}.get(kind, 0.0) * part
+        size = 2 * n if k == 0 else n
+        gold = (rng.random(size) < max(0.01, gold_rate)).astype(float)
+        errors = rng.random(size) < 0.08
+        reward = np.where(errors, 1 - gold, gold) if kind in ("constant_errors", "judge_drift") else gold.copy()
+        paid = {"large": 0.6, "small": 0.2, "late_hack": 0.6, "judge_drift": 0.5 * t}.get(kind, 0.0)
+        paid = paid * part if kind != "judge_drift" else paid
+        reward = np.maximum(reward, (rng.random(size) < paid).astype(float))
+        second = gold if kind == "judge_drift" else None
+        flagged = (rng.random(size * 2) < (0.02 + 0.5 * t if kind == "signatures" else 0.02)).astype(float)
+        broken = (40, 256) if kind == "broken" and t > 0.5 else (0, 256)
+        shown = np.full(size, np.nan) if kind == "frozen_gold" and t > 0.3 else gold
+        probe = Probe(10 * k, reward, shown, second, flagged, broken)
+        record = gauge.start(probe) if k == 0 else gauge.look(probe)
+        if record["alarm"]:
+            return str(record["alarm"])
+    return None
+
+
+def live(seeds: int) -> dict[str, tuple[int, dict[str, int]]]:
+    """Of so many runs of each kind, those with an alarm, and which."""
+    out = {}
+    for kind in (*HEALTHY, *HACKED):
+        alarms = Counter(a for s in range(seeds) if (a := run(kind, s)) is not None)
+        out[kind] = (sum(alarms.values()), dict(alarms))
+    return out

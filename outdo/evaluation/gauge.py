@@ -119,7 +119,7 @@ class Gauge:
         out: dict[str, Floats] = {"L01": (reward - gold + 1) / 2}
         if len(reward):
             top = np.argsort(-reward, kind="stable")[: max(1, math.ceil(_TOP * len(reward)))]
-            out["L05"] = 1 - gold[top]
+            out["L05"] = 1 - gold[top[reward[top] > reward.mean()]]  # what is paid at all: of equal scores none is the best
         if probe.second is not None and "second" in self._ranges:
             second, first = self._scaled("second", probe.second), self._scaled("reward", probe.reward)
             both = np.isfinite(second) & np.isfinite(first)
@@ -139,7 +139,8 @@ class Gauge:
         x = self._signals(probe)
         record: dict[str, Any] = {
             "step": probe.step, "n": gold[3], "reward": _finite(reward[0]), "reward_ci95": _pair(reward),
-            "gold": _finite(gold[0]), "gold_ci95": _pair(gold), "gap": _finite(2 * float(x["L01"].mean()) - 1) if len(x["L01"]) else None,
+            "gold": _finite(gold[0]), "gold_ci95": _pair(gold),
+            "gap": _finite(2 * float(x["L01"].mean()) - 1) if len(x["L01"]) else None,
             "signals": {k: float(v.mean()) for k, v in x.items() if len(v)},
             "evidence": {k: d.value for k, d in self.detectors.items()},
             "r": {k: list(d.r) for k, d in self.detectors.items()},

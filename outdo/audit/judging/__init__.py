@@ -1,0 +1,1 @@
+"""One check of judges a file."""
