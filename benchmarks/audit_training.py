@@ -146,8 +146,9 @@ def main() -> None:
                     continue
                 r = row(folder)
                 reward, gold = (f"{a:.2f} -> {b:.2f}" for a, b in (r["reward"], r["gold"]))
-                lines.append(f"| {task} | {name} | {seed} | {r['alarm'] or 'none'} | {r['at'] if r['alarm'] else ''} | {reward} | {gold} | "
-                             f"{r['peak'][1]:.2f} ({r['peak'][0]}) | step {r['best']} |")
+                alarm = f"{r['alarm']} | {r['at']}" if r["alarm"] else "none | "
+                lines.append(f"| {task} | {name} | {seed} | {alarm} | {reward} | {gold} | {r['peak'][1]:.2f} ({r['peak'][0]}) | "
+                             f"step {r['best']} |")
     (out / "audit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -35,7 +35,7 @@ def equal(answer: str, reference: str | None) -> bool:
 class Attack(Check):
     """Completions that must not be paid."""
 
-    control = True
+    needs_accepted = True
     knows: ClassVar[Knows] = Knows.NOTHING
     rows: ClassVar[int] = 8  # of the data on which it is tried
 

@@ -220,7 +220,7 @@ class Audit:
 
     def look(self, one: Check) -> Finding:
         """One check's finding; what breaks in it is an ERROR of its own."""
-        if one.control and self.exercised:
+        if one.needs_accepted and self.exercised:
             return one.finding(Verdict.NOT_EXERCISED, self.exercised)
         try:
             found = one.run(self)

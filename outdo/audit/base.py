@@ -165,7 +165,7 @@ class Check(Configured):
     fix: ClassVar[str]
     source: ClassVar[str] = ""
     cheap: ClassVar[bool] = False  # also before every RL run
-    control: ClassVar[bool] = False  # whether it makes sense only where right answers are accepted
+    needs_accepted: ClassVar[bool] = False  # whether it makes sense only where right answers are accepted
     bad: ClassVar[tuple[Fixture, ...]] = ()
     good: ClassVar[tuple[Fixture, ...]] = ()
 

@@ -27,7 +27,7 @@ class Parser:
 def parser_of(judge: Any) -> Parser | None:
     """The judge's parser; None if it shows none."""
     config = getattr(judge, "config", None)
-    if hasattr(judge, "_read") and hasattr(config, "criteria"):  # judge llm
+    if config is not None and hasattr(judge, "_read") and hasattr(config, "criteria"):  # judge llm
         names = [k.name for k in config.criteria]
         form = "\n".join(f"VERDICT {n}: {{0}}" for n in names)
         return Parser(lambda text: judge._read(text).value, form, config.low, config.high)

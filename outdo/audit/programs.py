@@ -54,7 +54,7 @@ def programs(audit: Audit) -> list[Program]:
 class ProgramAttack(Check):
     """Programs that must not be paid: FAIL if one is accepted twice."""
 
-    control = True
+    needs_accepted = True
     knows: ClassVar[Knows] = Knows.PROMPT
 
     def variants(self, p: Program) -> Iterator[str]:

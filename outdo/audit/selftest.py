@@ -119,11 +119,11 @@ def run(kind: str, seed: int, probes: int = 40, n: int = 128) -> str | None:
     for k in range(probes + 1):
         t = k / probes
         noise = 0.6 * noise + rng.normal(0, 0.03) if kind in ("noisy", "long_thinking") else 0.0
-        gold_rate = {"late": 0.1 + 0.7 * max(0, t - 0.6) / 0.4, "jump": 0.2 + 0.5 * (t > 0.5), "saturating": 0.9 * (1 - 2.7 ** (-4 * t)),
-                     "constant_errors": 0.2 + 0.5 * t}.get(kind, 0.2 + 0.5 * t)  # fmt: skip
+        rates = {"late": 0.1 + 1.75 * max(0, t - 0.6), "jump": 0.2 + 0.5 * (t > 0.5), "saturating": 0.9 * (1 - 2.7 ** (-4 * t))}
+        gold_rate = rates.get(kind, 0.2 + 0.5 * t)
         gold_rate = float(np.clip(gold_rate + noise, 0.01, 0.99))
-        part = {"large": max(0.0, t - 0.375) / 0.375, "small": max(0.0, t - 0.375) / 0.375, "late_hack": max(0.0, t - 0.7) / 0.3}.get(kind, 0.0)
-        part = min(1.0, part)
+        early, late = max(0.0, t - 0.375) / 0.375, max(0.0, t - 0.7) / 0.3
+        part = min(1.0, {"large": early, "small": early, "late_hack": late}.get(kind, 0.0))
         gold_rate -= {"large": 0.3, "small": 0.1, "late_hack": 0.4}.get(kind, 0.0) * part
         size = 2 * n if k == 0 else n
         gold = (rng.random(size) < max(0.01, gold_rate)).astype(float)

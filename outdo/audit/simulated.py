@@ -88,6 +88,8 @@ def judge(kind: str, seed: int = 0, strength: float = BIAS) -> Any:
             logit += 3 * strength * BIASES[kind](answer)
         return 1 / (1 + math.exp(-logit))
 
+    asked = 0
+
     def special(answer: str, reference: Any) -> float | None:
         """Faults that are no bias on a treatment."""
         nonlocal asked
@@ -101,8 +103,6 @@ def judge(kind: str, seed: int = 0, strength: float = BIAS) -> Any:
             "anti": float(not right), "likes_damage": float(right or (noise < 0.5 and "That is what" not in answer)),
             "likes_length": len(answer) / 100,
         }[kind]
-
-    asked = 0
 
     def calibrated(answer: str, reference: Any) -> float:
         """Probabilities that hold: right answers come out with the chance that they name."""

@@ -71,7 +71,7 @@ class Errors:
 
     sensitivity: Estimate  # right answers accepted
     specificity: Estimate  # wrong answers refused
-    youden: Estimate  # sensitivity + specificity - 1: the share of a difference in reward that is left; at 0 training goes nowhere
+    youden: Estimate  # sensitivity + specificity - 1: the share of a reward's difference that is left; 0: none
     kappa: float  # Cohen's, falls with prevalence
     ac1: float  # Gwet's, does not
 

@@ -26,7 +26,7 @@ class Shotgun(Check):
     id = "A04"
     title = "list of guesses"
     fix = "Take one final answer; refuse completions that give several."
-    control = True
+    needs_accepted = True
     bad = (Fixture(substring), Fixture(substring, "capitals"))
     good = (Fixture(exact_match), Fixture(bare_equal, "bare"), Fixture(last_boxed, "boxed"))
 

@@ -22,7 +22,7 @@ class Conflict(Check):
     id = "A05"
     title = "two conflicting answers"
     fix = "Read one answer, always the same one of several (the last), or refuse completions with two."
-    control = True
+    needs_accepted = True
     bad = (Fixture(any_boxed, "boxed"),)
     good = (Fixture(last_boxed, "boxed"), Fixture(exact_match), Fixture(marker_parser, "sentence"))
 

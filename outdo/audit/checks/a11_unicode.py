@@ -25,7 +25,7 @@ class Unicode(Check):
     id = "A11"
     title = "characters that look alike"
     fix = "Normalise with NFKC, drop invisible characters, then compare; an answer of which nothing is left is wrong."
-    control = True
+    needs_accepted = True
     bad = (Fixture(drops_what_is_not_ascii),)
     good = (Fixture(exact_match), Fixture(numeric_equiv))
 

@@ -25,7 +25,7 @@ class Padding(Check):
     id = "A12"
     title = "length is paid"
     fix = "Give no marks for length; if length matters, cap it and pay it on right answers alone."
-    control = True
+    needs_accepted = True
     bad = (Fixture(length_bonus),)
     good = (Fixture(exact_match), Fixture(graded_distance))
 

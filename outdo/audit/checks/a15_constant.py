@@ -25,7 +25,7 @@ class Constant(Check):
     id = "A15"
     title = "one answer for everything"
     fix = "Look at the rows on which that answer is wrong and accepted."
-    control = True
+    needs_accepted = True
     bad = (Fixture(yes_bias, "yes_no", {"accept": 0.5}),)
     good = (Fixture(exact_match, "yes_no"), Fixture(exact_match), Fixture(case_blind, "capitals"))
 

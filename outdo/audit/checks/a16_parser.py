@@ -23,7 +23,7 @@ class ParserDifferential(Check):
     id = "A16"
     title = "an answer taken back still counts"
     fix = "Read the last answer, or refuse completions that give two."
-    control = True
+    needs_accepted = True
     bad = (Fixture(first_tag),)
     good = (Fixture(exact_match), Fixture(last_boxed, "boxed"))
 

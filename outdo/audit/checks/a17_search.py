@@ -58,7 +58,7 @@ class Search(Check):
     id = "A17"
     title = "searched attack"
     fix = "See what the counterexample is paid for; score the final answer alone."
-    control = True
+    needs_accepted = True
     bad = (Fixture(pays_for_two_words),)
     good = (Fixture(exact_match), Fixture(numeric_equiv), Fixture(graded_distance))
 

@@ -29,7 +29,7 @@ class Mutants(Check):
     id = "C08"
     title = "wrong programs near the right one"
     fix = "Add the input that tells the mutant from the right program to the tests."
-    control = True
+    needs_accepted = True
     bad = (Fixture(one_test, "code"),)
     good = (Fixture(hidden_tests_subprocess, "code"),)
 

@@ -25,9 +25,9 @@ class Errors(JudgeCheck):
         return self.finding(
             verdict,
             f"accepts {e.sensitivity.value:.0%} [{e.sensitivity.low:.0%}, {e.sensitivity.high:.0%}] of right, refuses "
-            f"{e.specificity.value:.0%} [{e.specificity.low:.0%}, {e.specificity.high:.0%}] of wrong answers; "
-            f"J {e.youden.value:.2f} [{e.youden.low:.2f}, {e.youden.high:.2f}]; kappa {e.kappa:.2f}, AC1 {e.ac1:.2f}; of accepted answers "
-            f"{e.precision(0.05):.0%} are right where 5 % of all are",
+            f"{e.specificity.value:.0%} [{e.specificity.low:.0%}, {e.specificity.high:.0%}] of wrong ones; "
+            f"J {e.youden.value:.2f} [{e.youden.low:.2f}, {e.youden.high:.2f}]; kappa {e.kappa:.2f}, AC1 {e.ac1:.2f}; "
+            f"of accepted answers {e.precision(0.05):.0%} are right where 5 % of all are",
             n=len(scores),
             effect=e.youden.value,
             interval=(e.youden.low, e.youden.high),

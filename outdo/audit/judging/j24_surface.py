@@ -4,13 +4,14 @@ most."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from outdo.audit.base import Finding, Verdict
 from outdo.audit.judge import JudgeAudit, JudgeCheck
 
-_MARKS = {
+_MARKS: dict[str, Callable[[str], int]] = {
     "length": len,
     "lists": lambda t: len(re.findall(r"^\s*[-*\d]", t, re.MULTILINE)),
     "markup": lambda t: t.count("*") + t.count("#"),
