@@ -156,3 +156,38 @@ class Host:
 def _result(a: dict[str, Any]) -> Result:
     raised, changed = tuple(a.get("raised", ())), tuple(a.get("changed", ()))
     return Result(a["value"], a.get("error", ""), raised, changed, a.get("seconds", 0.0), a.get("parts") or {})
+
+
+def once(work: Callable[[], dict[str, Any]], timeout_s: float) -> dict[str, Any] | None:
+    """What `work` gives, from a process of its own; {"error": why} if it raises or ends it, None if it takes longer."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            os.close(read)
+            try:
+                given = work()
+            except BaseException as e:
+                given = {"error": f"{type(e).__name__}: {e}"[:300]}
+            os.write(write, json.dumps(given).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    end, data = time.monotonic() + timeout_s, b""
+    try:
+        while (left := end - time.monotonic()) > 0 and select.select([read], [], [], left)[0]:
+            more = os.read(read, 1 << 16)
+            if not more:
+                found: dict[str, Any] = json.loads(data) if data else {"error": "it ended its process"}
+                return found
+            data += more
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        os.close(read)

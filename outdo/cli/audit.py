@@ -78,7 +78,7 @@ def reward(
     made = audit_reward(
         what,
         data,
-        columns=_named(columns),
+        columns=named(columns),
         score_range=_range(range_),
         accept=accept,
         checks=checks or (),
@@ -91,7 +91,7 @@ def reward(
     made = cards.replace_data(made, data)
     folder = out or Path("audit") / "".join(c if c.isalnum() else "_" for c in made.reward)
     made.write(folder)
-    _show(made, format_, all_)
+    show(made, format_, all_)
     if format_ == "text":
         print(f"  written to {folder}: card.html, card.json, card.sarif")
     raise typer.Exit(made.exit_code(fail_on, known))
@@ -104,7 +104,7 @@ def replay(card: CardFile, finding: FindingId) -> None:
     from outdo.audit import card as cards
 
     found, result, taken = again.replay(cards.read(card), finding)
-    _print(
+    told(
         f"{found.id} {found.title}: scored {found.example and found.example['score']} then, {result.value} now"
         f"{f' ({result.error})' if result.error else ''}; {'still accepted' if taken else 'not accepted'}"
     )
@@ -122,7 +122,7 @@ def reach(
     from outdo.audit import card as cards
 
     r = again.reach(cards.read(card), finding, data)
-    _print(
+    told(
         f"{finding.upper()} works on {r.hits} of {r.rows} rows ({r.hits / r.rows:.0%} [{r.interval[0]:.0%}, {r.interval[1]:.0%}])"
     )
 
@@ -139,7 +139,7 @@ def repro(
 
     file = out or Path(f"repro_{finding.upper()}.py")
     first, second = again.repro(cards.read(card), finding, file)
-    _print(f"{file} written; two runs print {first:g} and {second:g}")
+    told(f"{file} written; two runs print {first:g} and {second:g}")
 
 
 @app.command("verify-fix")
@@ -156,8 +156,8 @@ def verify_fix(
 
     fix = again.verify_fix(cards.read(card), finding, what, data, seed)
     for line in fix.lines:
-        _print(f"  {line}")
-    _print(f"{finding.upper()} is {'closed' if fix.closed else 'not closed'}")
+        told(f"  {line}")
+    told(f"{finding.upper()} is {'closed' if fix.closed else 'not closed'}")
     raise typer.Exit(int(not fix.closed))
 
 
@@ -174,18 +174,18 @@ def selftest(
         print(testing.table(rows))
     wrong = [r for r in rows if not r.right]
     for r in wrong:
-        _print(f"{r.check.id}: " + "; ".join(f"{n} {f.verdict}: {f.said}" for n, f in [*r.bad, *r.good]))
+        told(f"{r.check.id}: " + "; ".join(f"{n} {f.verdict}: {f.said}" for n, f in [*r.bad, *r.good]))
     for name, f in fails:
-        _print(f"honest {name}: {f.id} {f.verdict}: {f.said}")
+        told(f"honest {name}: {f.id} {f.verdict}: {f.said}")
     caught = sum(len(r.bad) for r in rows)
-    _print(
+    told(
         f"{len(rows) - len(wrong)} of {len(rows)} checks catch their bad rewards ({caught}) and pass their honest ones; "
         f"{len(fails)} failures on the honest rewards"
     )
     raise typer.Exit(int(bool(wrong or fails)))
 
 
-def _show(card: Any, format_: str, all_: bool) -> None:
+def show(card: Any, format_: str, all_: bool) -> None:
     import json
 
     if format_ == "text":
@@ -194,11 +194,11 @@ def _show(card: Any, format_: str, all_: bool) -> None:
         print(json.dumps(card.record() if format_ == "json" else card.sarif(), indent=1, default=str))
 
 
-def _print(line: str) -> None:
+def told(line: str) -> None:
     print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
-def _named(columns: list[str] | None) -> dict[str, str]:
+def named(columns: list[str] | None) -> dict[str, str]:
     pairs = [text.partition("=") for text in columns or []]
     for ours, sign, theirs in pairs:
         check(

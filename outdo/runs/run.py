@@ -12,6 +12,7 @@ import torch
 from outdo.compare.summary import summarise
 from outdo.errors import UserError
 from outdo.runs import origin
+from outdo.runs.audit_before import audit_before
 from outdo.runs.check import Checked
 from outdo.runs.references import judging_pairs, measure_players
 from outdo.runs.resolve import compute_device, compute_dtype
@@ -59,6 +60,7 @@ def run_stage(checked: Checked, state: Run, name: str, threads: int) -> None:
     loop = Loop(state, name, model, stage)
     if stage.config.learns_from_scores:
         preflight(loop)
+        audit_before(loop)
     stage.run(loop)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
 
 FILE, BEST = "audit.jsonl", "best"
+_KEPT = 4  # samples of each sort that a probe keeps
 _JUMP = 0.1  # of the reward's range: a rise by that since the last probe brings the next one forward
 _BROKE = (" raised ", " returned ", " took longer ")  # how a reason says that the reward itself broke
 
@@ -77,6 +78,9 @@ class LiveAudit:
                       outside + sum("returned nan" in s.reason or "inf;" in s.reason for s in broke),
                       self._context(trajectories, scored, gold, metrics))
         record = self.gauge.start(probe) if start else self.gauge.look(probe)
+        record["samples"] = {"reward": _plain(probe.reward), "gold": _plain(probe.gold),
+                             "tokens": [t.sampled_tokens for t in trajectories]}
+        self._keep_examples(trajectories, scored, gold)
         loop.judge.logged()
         judged = loop.judge_cost(len(trajectories))
         loop.ledger.book(loop.step, "audit", replace(usage, judge_flops=usage.judge_flops + loop.run.gold.spent_flops()) + judged,
@@ -85,6 +89,14 @@ class LiveAudit:
         self._since, self._last_reward = [], record["reward"]
         self._keep_best()
         self._say(record)
+
+    def _keep_examples(self, trajectories: Sequence[Trajectory], scored: Sequence[Score], gold: Sequence[Score]) -> None:
+        """The best paid, those with most reward beyond gold and some others -> rollouts.jsonl, for the eye."""
+        gap = _values(scored) - _values(gold)
+        order = [*np.argsort(-np.nan_to_num(_values(scored)), kind="stable")[:_KEPT],
+                 *np.argsort(-np.nan_to_num(gap), kind="stable")[:_KEPT], *range(_KEPT)]
+        for i in dict.fromkeys(int(k) for k in order):
+            self.loop.keep_rollout("audit", trajectories[i], scored[i], gold[i])
 
     def _context(self, trajectories: Sequence[Trajectory], scored: Sequence[Score], gold: Sequence[Score],
                  metrics: Mapping[str, float]) -> dict[str, float]:
@@ -101,6 +113,12 @@ class LiveAudit:
                "tokens": float(lengths.mean()), "tokens_right": _mean(lengths[right]), "tokens_wrong": _mean(lengths[~right]),
                "duplicates": 1 - len(set(said)) / len(said), "saturated": float(np.mean(values == top)),
                "truncated": float(np.mean([t.finish == Finish.LENGTH for t in trajectories]))}
+        if self.loop.reference is not None:
+            rows = [(p.token_ids, p.mask) for t in trajectories for p in t.pieces]
+            theirs, _ = self.loop.reference.logprobs(rows, self.loop.config.temperature)
+            own = [p.logprobs for t in trajectories for p in t.pieces]
+            out["kl_sequence"] = float(sum(float((a - b)[m].sum()) for a, b, (_, m) in zip(own, theirs, rows, strict=True))
+                                       / len(trajectories))
         out |= {k: float(metrics[k]) for k in ("kl", "zero_variance_groups") if k in metrics}
         parts: dict[str, list[float]] = {}
         for s in scored:
@@ -172,6 +190,11 @@ def _matches(text: str, pattern: Mapping[str, Any]) -> bool:
 
 def _values(scores: Sequence[Score]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([np.nan if s.value is None else s.value for s in scores], np.float64)
+
+
+def _plain(values: Any) -> list[float | None]:
+    """As JSON, None for what has no score."""
+    return [None if not np.isfinite(v) else round(float(v), 6) for v in np.asarray(values, np.float64)]
 
 
 def _mean(x: np.ndarray[Any, np.dtype[np.float64]]) -> float:
