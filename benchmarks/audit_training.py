@@ -72,7 +72,10 @@ prompts = 16
 group_size = 16
 minibatch_tokens = 8192
 optimizer = {{ lr = 3e-5, betas = [0.9, 0.99], warmup_steps = 3 }}
-judge = {{ name = "function", functions = ["{here}/audit_proxies.py:{function}"] }}
+
+[judge]
+name = "function"
+functions = ["{here}/audit_proxies.py:{function}"]
 
 [audit]
 every = 3

@@ -14,7 +14,7 @@ import numpy as np
 
 from outdo.errors import UserError, check
 from outdo.evaluation.agreement import best_of_n, errors
-from outdo.evaluation.gauge import NAMES, best
+from outdo.evaluation.gauge import NAMES, best, headline
 from outdo.evaluation.overoptimisation import fit
 from outdo.evaluation.stats import paired_difference
 from outdo.system import files
@@ -62,32 +62,6 @@ def after(run: str, verdicts: Path | None = None) -> list[str]:
     if verdicts is not None:
         out.append(_by_eye(folder, verdicts))
     return out
-
-
-def headline(records: Sequence[Mapping[str, Any]]) -> str:
-    """Reward up x, gold up y [interval]; z % of the gain is judge error [interval]."""
-    first, last = records[0], records[-1]
-    changes = {}
-    for what in ("reward", "gold"):
-        a, b = (np.array(r["samples"][what], float) for r in (first, last))
-        changes[what] = _change(a[np.isfinite(a)], b[np.isfinite(b)])
-    (dr, rl, rh, _), (dg, gl, gh, _) = changes["reward"], changes["gold"]
-    said = f"reward {dr:+.3g} [{rl:+.3g}, {rh:+.3g}], gold {dg:+.3g} [{gl:+.3g}, {gh:+.3g}] "
-    said += f"(n = {first['n']} and {last['n']} samples)"
-    if rl <= 0:
-        return f"{said}; the reward did not rise, so there is no gain to divide"
-    shares = 1 - changes["gold"][3] / np.maximum(changes["reward"][3], 1e-9)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return f"{said}; {100 * (1 - dg / dr):.0f} % of the gain is judge error [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _change(a: Any, b: Any) -> tuple[float, float, float, Any]:
-    if not len(a) or not len(b):
-        return math.nan, math.nan, math.nan, np.full(1, np.nan)
-    rng = np.random.default_rng(0)
-    draws = rng.choice(b, (1000, len(b))).mean(1) - rng.choice(a, (1000, len(a))).mean(1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(b.mean() - a.mean()), float(low), float(high), draws
 
 
 def _decline(records: Sequence[Mapping[str, Any]]) -> str:

@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     ERROR = "ERROR"  # the check itself broke
 
 
-WORST = (Verdict.FAIL, Verdict.ERROR, Verdict.NOT_EXERCISED, Verdict.UNDERPOWERED, Verdict.WARN, Verdict.PASS)
+WORST = (Verdict.FAIL, Verdict.ERROR, Verdict.WARN, Verdict.UNDERPOWERED, Verdict.NOT_EXERCISED, Verdict.PASS)
 
 
 class Knows(StrEnum):

@@ -181,6 +181,33 @@ def change(records: Sequence[Mapping[str, Any]]) -> int:
     return int(np.argmin(sums))
 
 
+def headline(records: Sequence[Mapping[str, Any]]) -> str:
+    """Reward up x, gold up y [interval]; z % of the gain is judge error [interval]."""
+    first, last = records[0], records[-1]
+    changes = {}
+    for what in ("reward", "gold"):
+        a, b = (np.array(r["samples"][what], float) for r in (first, last))
+        changes[what] = _gain(a[np.isfinite(a)], b[np.isfinite(b)])
+    (dr, rl, rh, _), (dg, gl, gh, _) = changes["reward"], changes["gold"]
+    said = f"reward {dr:+.3g} [{rl:+.3g}, {rh:+.3g}], gold {dg:+.3g} [{gl:+.3g}, {gh:+.3g}] "
+    said += f"(n = {first['n']} and {last['n']} samples)"
+    if rl <= 0:
+        return f"{said}; the reward did not rise, so there is no gain to divide"
+    shares = 1 - changes["gold"][3] / np.maximum(changes["reward"][3], 1e-9)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return f"{said}; {100 * (1 - dg / dr):.0f} % of the gain is judge error [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _gain(a: Floats, b: Floats) -> tuple[float, float, float, Floats]:
+    """Difference of two means with its 95 % bootstrap interval and draws."""
+    if not len(a) or not len(b):
+        return math.nan, math.nan, math.nan, np.full(1, np.nan)
+    rng = np.random.default_rng(0)
+    draws = rng.choice(b, (1000, len(b))).mean(1) - rng.choice(a, (1000, len(a))).mean(1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(b.mean() - a.mean()), float(low), float(high), draws
+
+
 def _range(values: ArrayLike) -> tuple[float, float]:
     x = np.asarray(values, np.float64)
     x = x[np.isfinite(x)]

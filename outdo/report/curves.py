@@ -99,6 +99,22 @@ def rewards(run: RunData, stage: Stage, id: str) -> Spec:
                   xlabel=f"FLOPs spent in {stage.name}")
 
 
+def probes(run: RunData, stage: Stage, id: str) -> Spec:
+    """Reward and gold of the live audit's fresh samples, over the stage's own FLOPs."""
+    series = []
+    for what, colour in (("reward", stage.colour), ("gold", INK)):
+        points = []
+        for r in stage.probes:
+            low, high = pair(r.get(f"{what}_ci95")) or (None, None)
+            if (y := number(r.get(what))) is not None:
+                x = own_budget(stage, number(r.get("step")) or 0.0)
+                points.append({"x": x, "y": y, "lo": low, "hi": high, "n": number(r.get("n"))})
+        series.append(_line(what, colour, "all", points))
+    bounded = all(0.0 <= p["y"] <= 1.0 for s in series for p in s["points"])
+    return _chart(id, series, y="percent" if bounded else "plain", ylabel="score of fresh samples",
+                  xlabel=f"FLOPs spent in {stage.name}")
+
+
 def training(run: RunData, kinds: tuple[str, ...], metrics: dict[str, tuple[str, str, str]]) -> list[Spec]:
     """One small chart per metric, one line per stage of the given kinds; charts of nothing but zeros are left out."""
     out = []

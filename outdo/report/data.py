@@ -44,6 +44,8 @@ class Stage:
     losses: list[Row]  # evaluations on held-out rows of data
     further: list[Row]  # on the splits of `evaluation.also`
     read: list[Row]  # forgetting
+    probes: list[Row]  # of the live audit
+    audited: Row  # what the live audit says in sum; empty without one
     episodes: list[Row]  # kept from the last evaluation; what was sampled for training is left out
 
     @property
@@ -165,7 +167,8 @@ def _stage(folder: Path, recipe: Recipe, name: str, colour: int) -> Stage:
     evaluations, further = ([e for e in measured if (e.get("split", main) == main) == own] for own in (True, False))
     out = Stage(name, config.kind, recipe.parent(name), judge, colour, (at / "done.json").is_file(), None,
                 list(_lines(at / "metrics.jsonl")), list(_lines(at / "ledger.jsonl")), evaluations, losses, further,
-                list(_lines(at / "forgetting.jsonl")), episodes)
+                list(_lines(at / "forgetting.jsonl")), list(_lines(at / "audit.jsonl")),
+                _json(at / "audit.json"), episodes)
     return Stage(**{**out.__dict__, "spent": 1.0 if out.done else _spent(recipe, out)})
 
 
@@ -230,7 +233,8 @@ def _bill(stage: Stage) -> Row:
     """As summary.json's ledger, from the events so far."""
     kept = stage.trained
     redone = [e for e in stage.events if e.get("what") == "train" and e.get("redone")]
-    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "episodes",
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "judge_tokens",
+              "judge_cost", "episodes",
               "wall_s", "cpu_s", "update_s", "update_core_s")
     return {
         **{f: _sum(kept, f) for f in fields},

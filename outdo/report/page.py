@@ -45,6 +45,10 @@ def context(run: data.RunData) -> dict[str, Any]:
         proxies.append({**sections.gaming(run, stage), "chart": f"reward-{number}",
                         "game": len(shown) if game else None, "shown": game})
         shown += [game] if game else []
+    audits = []
+    for number, stage in enumerate(s for s in run.stages.values() if s.audited):
+        charts[f"audit-{number}"] = curves.probes(run, stage, f"audit-{number}")
+        audits.append({"name": stage.name, "colour": stage.colour, "chart": f"audit-{number}", **stage.audited})
     headline = sections.headline(run)
     return {
         "run": run,
@@ -59,6 +63,7 @@ def context(run: data.RunData) -> dict[str, Any]:
         "forgetting": beyond.forgetting(run),
         "answers": beyond.answers(run) if run.words is not GAMES else [],
         "proxies": proxies,
+        "audits": audits,
         "rollout_charts": rollouts,
         "imitation_charts": imitation,
         "games": shown,

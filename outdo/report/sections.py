@@ -194,7 +194,8 @@ def bill(run: RunData) -> dict[str, Any]:
         r["widths"] = [(k, 100 * x / most, x) for k, x in r["parts"] if x > 0]
         r["second_widths"] = [(k, 100 * (number(r.get(k)) or 0.0) / slowest, number(r.get(k)) or 0.0)
                               for k in ("wall_s", "overhead_wall_s")]
-    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "wall_s",
+    fields = ("prefill_tokens", "decode_tokens", "train_tokens", "discarded_tokens", "judge_calls", "judge_tokens",
+              "judge_cost", "wall_s",
               "overhead_wall_s", "redone_wall_s", "redone_flops")
     sums = {f: sum(number(r.get(f)) or 0.0 for r in rows) for f in fields}
     return {"rows": rows, "sums": {**sums, "total": sum(r["total"] for r in rows)}, "peak": peak, "dtype": dtype}

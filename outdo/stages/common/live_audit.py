@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from outdo.errors import UserError
-from outdo.evaluation.gauge import NAMES, Gauge, Probe, Settings
+from outdo.evaluation.gauge import NAMES, Gauge, Probe, Settings, headline
 from outdo.judges.base import make_judge
 from outdo.models import hf
 from outdo.system import files, randomness
@@ -23,7 +23,7 @@ from outdo.types import Finish, Group, Score, Trajectory
 if TYPE_CHECKING:
     from outdo.stages.common.loop import Loop
 
-FILE, BEST = "audit.jsonl", "best"
+FILE, SUMMARY, BEST = "audit.jsonl", "audit.json", "best"
 _KEPT = 4  # samples of each sort that a probe keeps
 _JUMP = 0.1  # of the reward's range: a rise by that since the last probe brings the next one forward
 _BROKE = (" raised ", " returned ", " took longer ")  # how a reason says that the reward itself broke
@@ -86,6 +86,10 @@ class LiveAudit:
         loop.ledger.book(loop.step, "audit", replace(usage, judge_flops=usage.judge_flops + loop.run.gold.spent_flops()) + judged,
                          loop.clock.read())
         files.append_line(self.file, record)
+        alarms = [r for r in self.gauge.records if r["alarm"]]
+        files.write_json(self.loop.folder / SUMMARY, {
+            "said": headline(self.gauge.records), "best": self.gauge.best(), "alarm": alarms[0] if alarms else None,
+            "means": NAMES[alarms[0]["alarm"]] if alarms else "", "action": self.config.action})
         self._since, self._last_reward = [], record["reward"]
         self._keep_best()
         self._say(record)
