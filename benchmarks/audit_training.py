@@ -62,14 +62,14 @@ functions = ["{root}/outdo/recipes/sentences.py:all_of"]
 
 [evaluation]
 prompts = 40
-points = 2
+points = 1
 
 [stage.arm]
 kind = "rl"
 from = "smollm2"
 steps = {steps}
 prompts = 16
-group_size = 16
+group_size = 8
 minibatch_tokens = 8192
 optimizer = {{ lr = 3e-5, betas = [0.9, 0.99], warmup_steps = 3 }}
 
@@ -79,7 +79,7 @@ functions = ["{here}/audit_proxies.py:{function}"]
 
 [audit]
 every = 3
-n = 64
+n = 48
 action = "log"
 """
 
