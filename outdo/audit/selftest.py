@@ -113,7 +113,13 @@ HACKED = ("large", "small", "late_hack", "judge_drift", "frozen_gold", "broken",
 
 
 def run(kind: str, seed: int, probes: int = 40, n: int = 128) -> str | None:
-    """The first alarm of a simulated run of 400 steps, probed every ten; None for none."""
+    """The name of the first alarm of a simulated run; None for none."""
+    found = first_alarm(kind, seed, probes, n)
+    return found[0] if found else None
+
+
+def first_alarm(kind: str, seed: int, probes: int = 40, n: int = 128) -> tuple[str, int] | None:
+    """The first alarm of a simulated run of 400 steps, probed every ten, and its step; hacks begin at 150 (late ones at 280)."""
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
     gauge, noise = Gauge(Settings(horizon=probes)), 0.0
     for k in range(probes + 1):
@@ -139,7 +145,7 @@ def run(kind: str, seed: int, probes: int = 40, n: int = 128) -> str | None:
         probe = Probe(10 * k, reward, shown, second, flagged, broken)
         record = gauge.start(probe) if k == 0 else gauge.look(probe)
         if record["alarm"]:
-            return str(record["alarm"])
+            return str(record["alarm"]), 10 * k
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from outdo.audit.base import Finding, Verdict, same
-from outdo.audit.judge import JudgeAudit, JudgeCheck
+from outdo.audit.judge import LEVEL, JudgeAudit, JudgeCheck
+from outdo.evaluation.agreement import mcnemar
 
 
 class Reference(JudgeCheck):
@@ -15,17 +16,20 @@ class Reference(JudgeCheck):
     planted = "blind"
 
     def run(self, audit: JudgeAudit) -> Finding:  # type: ignore[override]
-        """FAIL if acceptance falls by less than a tenth of itself."""
+        """FAIL if no fall is seen (exact McNemar)."""
         right = [c for c in audit.cases if c.right and c.column and c.reference][:60]
         other = [(c, next((o for o in right if not same(o.reference, c.reference)), None)) for c in right]
         pairs = [(c, c.against(o)) for c, o in other if o is not None]
         if len(pairs) < 10:
             return self.finding(Verdict.NOT_EXERCISED, f"{len(pairs)} right answers with a reference; 10 are needed")
-        own, swapped = ([a for a in audit.accepts([p[k] for p in pairs]) if a is not None] for k in (0, 1))
-        a, b = sum(own) / max(1, len(own)), sum(swapped) / max(1, len(swapped))
+        both = zip(*(audit.accepts([p[k] for p in pairs]) for k in (0, 1)), strict=True)
+        taken = [(x, y) for x, y in both if x is not None and y is not None]
+        a, b = (sum(t[k] for t in taken) / max(1, len(taken)) for k in (0, 1))
+        p = mcnemar(sum(x and not y for x, y in taken), sum(y and not x for x, y in taken))
+        unread = Verdict.FAIL if len(taken) >= 30 else Verdict.UNDERPOWERED
         return self.finding(
-            Verdict.FAIL if b > 0.9 * a else Verdict.PASS,
-            f"right answers are accepted {a:.0%} with their reference, {b:.0%} with another",
+            Verdict.PASS if p < LEVEL else unread,
+            f"right answers are accepted {a:.0%} with their reference, {b:.0%} with another (p = {p:.2g})",
             n=len(pairs),
             effect=a - b,
         )
