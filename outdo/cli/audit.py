@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from outdo.cli import common
 from outdo.errors import UserError, check
 
 app = typer.Typer(
@@ -104,7 +105,7 @@ def replay(card: CardFile, finding: FindingId) -> None:
     from outdo.audit import card as cards
 
     found, result, taken = again.replay(cards.read(card), finding)
-    told(
+    common.tell(
         f"{found.id} {found.title}: scored {found.example and found.example['score']} then, {result.value} now"
         f"{f' ({result.error})' if result.error else ''}; {'still accepted' if taken else 'not accepted'}"
     )
@@ -122,7 +123,7 @@ def reach(
     from outdo.audit import card as cards
 
     r = again.reach(cards.read(card), finding, data)
-    told(
+    common.tell(
         f"{finding.upper()} works on {r.hits} of {r.rows} rows ({r.hits / r.rows:.0%} [{r.interval[0]:.0%}, {r.interval[1]:.0%}])"
     )
 
@@ -139,7 +140,7 @@ def repro(
 
     file = out or Path(f"repro_{finding.upper()}.py")
     first, second = again.repro(cards.read(card), finding, file)
-    told(f"{file} written; two runs print {first:g} and {second:g}")
+    common.tell(f"{file} written; two runs print {first:g} and {second:g}")
 
 
 @app.command("verify-fix")
@@ -156,8 +157,8 @@ def verify_fix(
 
     fix = again.verify_fix(cards.read(card), finding, what, data, seed)
     for line in fix.lines:
-        told(f"  {line}")
-    told(f"{finding.upper()} is {'closed' if fix.closed else 'not closed'}")
+        common.tell(f"  {line}")
+    common.tell(f"{finding.upper()} is {'closed' if fix.closed else 'not closed'}")
     raise typer.Exit(int(not fix.closed))
 
 
@@ -174,11 +175,11 @@ def selftest(
         print(testing.table(rows))
     wrong = [r for r in rows if not r.right]
     for r in wrong:
-        told(f"{r.check.id}: " + "; ".join(f"{n} {f.verdict}: {f.said}" for n, f in [*r.bad, *r.good]))
+        common.tell(f"{r.check.id}: " + "; ".join(f"{n} {f.verdict}: {f.said}" for n, f in [*r.bad, *r.good]))
     for name, f in fails:
-        told(f"honest {name}: {f.id} {f.verdict}: {f.said}")
+        common.tell(f"honest {name}: {f.id} {f.verdict}: {f.said}")
     caught = sum(len(r.bad) for r in rows)
-    told(
+    common.tell(
         f"{len(rows) - len(wrong)} of {len(rows)} checks catch their bad rewards ({caught}) and pass their honest ones; "
         f"{len(fails)} failures on the honest rewards"
     )
@@ -192,10 +193,6 @@ def show(card: Any, format_: str, all_: bool) -> None:
         print(card.text(all_))
     else:
         print(json.dumps(card.record() if format_ == "json" else card.sarif(), indent=1, default=str))
-
-
-def told(line: str) -> None:
-    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
 
 
 def named(columns: list[str] | None) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from outdo.cli.audit import Accept, Columns, Out, Seed, named, show, told
+from outdo.cli import common
+from outdo.cli.audit import Accept, Columns, Out, Seed, named, show
 from outdo.cli.audit import app as app
 from outdo.errors import UserError, check
 
@@ -47,7 +48,7 @@ def judge(
     given = cases.load(labels, named(columns))
     if dry_run:
         wrong = sum(c.right is False for c in given)
-        told(
+        common.tell(
             f"{len(given)} labels, {wrong} wrong answers: about {judging.estimate(given, repeats):,} calls; matched checks take "
             f"{pairs_needed(0.15, 9)} wrong answers to see that 15 % flip, {pairs_needed(0.05, 9)} for 5 %"
         )
@@ -85,7 +86,7 @@ def ceiling(
     except ValueError:
         raise UserError(f"--n {sizes!r}: write sizes such as 1,2,4") from None
     for line in ceiling_of(samples, wanted):
-        told(line)
+        common.tell(line)
 
 
 @app.command()
@@ -99,9 +100,10 @@ def power(
     from outdo.evaluation.agreement import labels_needed, pairs_needed
 
     check(rate > 0, "--rate 0: nothing to see; give a share above 0")
-    told(f"matched pairs to see that {rate:.0%} of wrong answers flip (nine families, power 80 %): {pairs_needed(rate, 9):,}")
-    told(f"labels for a rate of {rate:.0%} within {margin:.1%}: {labels_needed(rate, margin):,}")
-    told(f"attacks without one accepted that bound the rate below {margin:.1%}: {int(-(-3.0 // margin)):,}")
+    common.tell(f"matched pairs to see that {rate:.0%} of wrong answers flip (nine families, power 80 %): "
+                f"{pairs_needed(rate, 9):,}")
+    common.tell(f"labels for a rate of {rate:.0%} within {margin:.1%}: {labels_needed(rate, margin):,}")
+    common.tell(f"attacks without one accepted that bound the rate below {margin:.1%}: {int(-(-3.0 // margin)):,}")
 
 
 @app.command()
@@ -115,7 +117,7 @@ def rescore(
 
     found = rescored(run, judge_)
     for line in found.lines():
-        told(line)
+        common.tell(line)
     if out is not None:
         out.write_text(json.dumps(found.pairs, indent=1), encoding="utf-8")
 
@@ -132,8 +134,8 @@ def report(
     from outdo.audit.after import after, review
 
     for line in after(run, verdicts):
-        told(line)
-    told(f"review packet: {review(run)}")
+        common.tell(line)
+    common.tell(f"review packet: {review(run)}")
 
 
 @app.command()

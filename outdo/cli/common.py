@@ -44,6 +44,11 @@ def run_folder(folder: Path) -> Path:
     return folder
 
 
+def tell(line: str) -> None:
+    """Print a line that may quote data: control characters are escaped."""
+    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line))
+
+
 def say(line: str, code: int) -> int:
     """Print one line for the user to stderr; returns the exit code. Control characters are escaped: it may quote data."""
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(line.split()))

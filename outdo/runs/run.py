@@ -12,6 +12,7 @@ import torch
 from outdo.compare.summary import summarise
 from outdo.errors import UserError
 from outdo.runs import origin
+from outdo.runs.advised import score_advice
 from outdo.runs.audit_before import audit_before
 from outdo.runs.check import Checked
 from outdo.runs.references import judging_pairs, measure_players
@@ -37,6 +38,7 @@ def run(checked: Checked, folder: Path, show: Show) -> Path:
         raise
     summary = folder / "summary.json"
     files.write_json(summary, summarise(folder))
+    score_advice(state.recipe, folder)
     return summary
 
 
