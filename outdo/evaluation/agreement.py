@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
 
 from outdo.evaluation.stats import wilson
 
@@ -121,13 +122,13 @@ def calibration(probabilities: ArrayLike, right: ArrayLike, seed: int = 0) -> Ca
     p, y = np.clip(np.asarray(probabilities, np.float64), 1e-4, 1 - 1e-4), np.asarray(right, np.float64)
     rng = np.random.default_rng(seed)
     null = [_ece(p, (rng.random(len(p)) < p).astype(np.float64)) for _ in range(500)]
-    x, b = np.stack([np.log(p / (1 - p)), np.ones(len(p))], 1), np.array([1.0, 0.0])
-    for _ in range(50):  # Newton, with a little ridge so that separable data end
-        m = 1 / (1 + np.exp(-np.clip(x @ b, -30, 30)))
-        step = np.linalg.solve((x.T * (m * (1 - m))) @ x + 1e-3 * np.eye(2), x.T @ (y - m) - 1e-3 * (b - [1.0, 0.0]))
-        b = np.clip(b + step, -20.0, 20.0)
-        if np.abs(step).max() < 1e-8:
-            break
+    x = np.log(p / (1 - p))
+
+    def loss(b: Floats) -> float:  # with a little ridge so that separable data end
+        z = np.clip(b[0] * x + b[1], -500, 500)
+        return float((np.logaddexp(0, z) - y * z).sum() + 0.5e-3 * ((b[0] - 1) ** 2 + b[1] ** 2))
+
+    b = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-6}).x
     return Calibration(float(((p - y) ** 2).mean()), float(b[0]), float(b[1]), _ece(p, y), float(np.quantile(null, 0.95)), len(p))
 
 
