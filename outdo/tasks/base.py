@@ -105,6 +105,12 @@ class Task(Configured):
         """Per-trajectory measurements, each [n] float64, NaN where undefined. Must contain `self.headline`,
         in [0, 1], unless that is "gold"."""
 
+    def points(self, trajectories: Sequence[Trajectory]) -> np.ndarray | None:
+        """What each game is worth in a match [n]: won 1, drawn 1/2, lost 0, NaN where it broke. None: the task has no results of
+        games, and the gold judge's scores are compared."""
+        del trajectories
+        return None
+
     def player_flops(self, player: str) -> float:
         """Arithmetic of one move of a reference player, booked when its episodes train a model. Free unless told."""
         del player

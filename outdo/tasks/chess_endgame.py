@@ -222,6 +222,10 @@ class ChessEndgame(Task):
         """
         return measures.measure(self.tables, trajectories)
 
+    def points(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """See `Task.points`: mate 1, an illegal move 0, everything else is a draw."""
+        return measures.points(trajectories)
+
     def replay(self, trajectory: Trajectory) -> list[dict[str, Any]]:
         """For reports: {"fen"} of the start, then {"uci", "san", "fen" (after), "by"} per ply.
 

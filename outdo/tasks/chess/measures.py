@@ -64,6 +64,13 @@ def measure(t: Tables, trajectories: Sequence[Trajectory]) -> dict[str, np.ndarr
     return {name: np.where(broken, np.nan, values) for name, values in out.items()}
 
 
+def points(trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """White's points [n]: mate 1, draws 1/2, an illegal move 0; NaN for games that broke or never ended."""
+    worth = {"mate": 1.0, "illegal": 0.0}
+    ended = [x.finish != Finish.ERROR and x.info.get("result") in RESULTS for x in trajectories]
+    return np.array([worth.get(x.info["result"], 0.5) if e else np.nan for x, e in zip(trajectories, ended, strict=True)], np.float64)
+
+
 def _fen(observation: IntArray) -> str:
     """FEN of one observation [3] with White to move."""
     p = vocabulary.read_observations(observation[None])
