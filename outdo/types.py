@@ -9,7 +9,7 @@ L layers, H heads, D width, V vocabulary. Units are suffixes: _tokens, _s, _flop
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -189,3 +189,19 @@ class Usage:
     def flops(self) -> float:
         """All FLOPs, whatever they were spent on."""
         return self.prefill_flops + self.decode_flops + self.judge_flops + self.reference_flops + self.update_flops
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What judging asks of a model behind a server, estimated before anything is asked. Prices are for a million tokens."""
+
+    model: str
+    read_tokens: float
+    written_tokens: float
+    price_in: float = 0.0
+    price_out: float = 0.0
+    local: bool = False  # a server on this machine: nobody sends a bill
+
+    def times(self, n: float) -> Asked:
+        """So many times as much."""
+        return replace(self, read_tokens=n * self.read_tokens, written_tokens=n * self.written_tokens)

@@ -277,7 +277,7 @@ def run_recipe(data: dict[str, Any], given: Given, overrides: Mapping[str, Any],
         console.print(plan.render(planned))
         console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
         with progress.display(console, planned) as show:
-            run(checked, folder, show)
+            run(checked, folder, show, planned)
         report.build(folder)
     result = Result(folder, given.task)
     console.print(terminal.results(result.summary))

@@ -12,7 +12,23 @@ from typing import Annotated
 import typer
 
 from outdo import __version__
-from outdo.cli import advise, audit_judges, clean, common, compare, evaluate, init, inspect, models, play, recipes, report, run
+from outdo.cli import (
+    advise,
+    audit_judges,
+    clean,
+    common,
+    compare,
+    cost,
+    evaluate,
+    init,
+    inspect,
+    match,
+    models,
+    play,
+    recipes,
+    report,
+    run,
+)
 from outdo.errors import UserError, out_of_memory
 from outdo.runs import lock
 from outdo.system import user_code
@@ -27,6 +43,8 @@ app.command(rich_help_panel=TRAIN)(recipes.recipes)
 app.add_typer(models.app, name="models", rich_help_panel=TRAIN)
 app.command("eval", rich_help_panel=MEASURE)(evaluate.evaluate)
 app.command(rich_help_panel=MEASURE)(compare.compare)
+app.command(rich_help_panel=MEASURE)(match.match)
+app.command(rich_help_panel=MEASURE)(cost.cost)
 app.command(rich_help_panel=MEASURE)(advise.advise)
 app.add_typer(audit_judges.app, name="audit", rich_help_panel=JUDGE)
 app.command(rich_help_panel=LOOK)(inspect.inspect)

@@ -126,7 +126,7 @@ def _work(checked: Checked, folder: Path, planned: Plan, console: Console) -> No
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     try:
         with progress.display(console, planned) as show:
-            summary = files.read_json(runs.run(checked, folder, show))
+            summary = files.read_json(runs.run(checked, folder, show, planned))
     except UserError:
         if (folder / "summary.json").exists():
             _report_or_warn(folder, console)

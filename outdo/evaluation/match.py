@@ -27,15 +27,15 @@ _EMPTY = 1e-3  # counted in place of nothing by the likelihood, as fishtest does
 
 
 def elo(score: float) -> float:
-    """-400 log10(1 / score - 1): the Elo difference at which A is expected to score that share; infinite at 0 and 1."""
+    """400 log10(score / (1 - score)): the Elo difference at which A is expected to score that share; infinite at 0 and 1."""
     if score <= 0.0 or score >= 1.0:
         return math.copysign(math.inf, score - 0.5)
-    return -400.0 * math.log10(1.0 / score - 1.0)
+    return 400.0 * math.log10(score / (1.0 - score))
 
 
 def expected_score(elo_difference: float) -> float:
     """The inverse of `elo`. Example: 100 Elo are 0.640."""
-    return 1.0 / (1.0 + 10.0 ** (-elo_difference / 400.0))
+    return 1.0 / (1.0 + math.pow(10.0, -elo_difference / 400.0))
 
 
 def pairs(a_N: ArrayLike, b_N: ArrayLike) -> NDArray[np.float64]:
@@ -130,9 +130,10 @@ def difference(a_N: ArrayLike, b_N: ArrayLike, seed: int = 0) -> tuple[float, tu
 class Sprt:
     """A generalised sequential probability ratio test of H0: Elo = elo0 against H1: Elo = elo1 (logistic Elo).
 
-    It may look at the counts after every batch. alpha: chance of accepting H1 where H0 is true; beta: the reverse. The ratio is that
-    of the multinomial likelihoods, each maximised under its hypothesis (Van den Bergh, "A practical introduction to the GSPRT" and
-    "Comments on normalized Elo", as in Stockfish's fishtest). Bounds are Wald's, without a correction for overshoot.
+    It may look at the counts after every batch. alpha: chance of accepting H1 where H0 is true; beta: the reverse. The ratio is
+    that of the multinomial likelihoods, each maximised under its hypothesis (Li, Liu and Ying, "Generalized sequential
+    probability ratio test for separate families of hypotheses", as in Stockfish's fishtest). Bounds are Wald's, without a
+    correction for overshoot.
     """
 
     elo0: float = 0.0

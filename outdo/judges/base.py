@@ -14,7 +14,7 @@ from typing import ClassVar
 from outdo import plugins
 from outdo.plugins import Configured, Plugin
 from outdo.plugins import Options as Options
-from outdo.types import Finish, Score, Trajectory
+from outdo.types import Asked, Finish, Score, Trajectory
 
 
 class Judge(Configured):
@@ -45,6 +45,11 @@ class Judge(Configured):
     def spent_tokens(self) -> tuple[int, float]:
         """Tokens read and written by a model behind a server, and money, since the last call."""
         return 0, 0.0
+
+    def asks(self, t: Trajectory, completion_tokens: float, group_size: int) -> list[Asked]:
+        """What scoring one of group_size completions to a prompt asks of models behind servers. t: without its completion."""
+        del t, completion_tokens, group_size
+        return []
 
     def memory_bytes(self) -> float:
         """What it holds in memory between calls, if that is much: the weights of models."""

@@ -23,8 +23,9 @@ from outdo.errors import check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.judges.common.answers import words
 from outdo.judges.common.server import Server, Settings
-from outdo.types import Score, Trajectory
+from outdo.types import Asked, Score, Trajectory
 
+_CHARACTERS = 4.0  # of a token
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -86,6 +87,18 @@ class Llm(Judge):
     def spent_tokens(self) -> tuple[int, float]:
         """See `Judge.spent_tokens`."""
         return self.server.spent()
+
+    def asks(self, t: Trajectory, completion_tokens: float, group_size: int) -> list[Asked]:
+        """See `Judge.asks`. A token is taken for four characters, and a verdict for half as long as it may be."""
+        c, s = self.config, self.server
+        duels = min(c.rivals, group_size - 1)
+        text, completions, requests = {
+            "points": (self.request(t), 1.0, 1.0),
+            "pairs": (self._request(self._duel(t, t)), 2.0, 2.0 * duels),
+            "ranking": (self.request(t), float(group_size), 1.0 / group_size if group_size > 1 else 0.0),
+        }[c.mode]
+        read = sum(len(m["content"]) for m in text["messages"]) / _CHARACTERS + completions * completion_tokens
+        return [Asked(c.model, requests * read, requests * c.max_tokens / 2, c.price_in, c.price_out, s.local)]
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """See `Judge.score`. Raises UserError where the server cannot be reached; with no trajectories it only looks for it."""

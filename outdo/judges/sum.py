@@ -24,7 +24,7 @@ from pydantic import Field
 from outdo.errors import check
 from outdo.judges.base import Judge, Options, make_judge
 from outdo.plugins import Plugin, configured
-from outdo.types import Score, Trajectory
+from outdo.types import Asked, Score, Trajectory
 
 
 class Part(Options):
@@ -87,6 +87,10 @@ class Sum(Judge):
         """See `Judge.spent_tokens`."""
         spent = [j.spent_tokens() for j in self.judges]
         return sum(n for n, _ in spent), sum(c for _, c in spent)
+
+    def asks(self, t: Trajectory, completion_tokens: float, group_size: int) -> list[Asked]:
+        """See `Judge.asks`."""
+        return [asked for j in self.judges for asked in j.asks(t, completion_tokens, group_size)]
 
     def memory_bytes(self) -> float:
         """See `Judge.memory_bytes`."""

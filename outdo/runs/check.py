@@ -94,7 +94,7 @@ def _check_columns(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> None:
         return
     size = task.size(split)
     prompts = task.prompts(split, _LOOKED_AT if size is None else min(size, _LOOKED_AT), 0)
-    seen = [_unanswered(p) for p in prompts]
+    seen = [unanswered(p) for p in prompts]
     for judge in judges:
         lacking = [judge.lacks(t) for t in seen]
         if lacking and all(lacking):
@@ -103,7 +103,7 @@ def _check_columns(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> None:
                             f"{have or 'none'}: rename the function's parameter, or name the column (task.columns)")
 
 
-def _unanswered(prompt: Prompt) -> Trajectory:
+def unanswered(prompt: Prompt) -> Trajectory:
     """A prompt with an empty completion."""
     plain = isinstance(prompt.row.get("prompt"), str)
     ids = np.append(prompt.token_ids, prompt.token_ids[-1:])

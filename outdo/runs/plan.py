@@ -38,6 +38,8 @@ class StagePlan:
     evaluation_seconds: float
     batch: str
     share: float  # of it, done by an earlier process
+    judge_calls: float = 0.0  # of its own work
+    evaluation_episodes: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -106,9 +108,11 @@ def _stage(checked: Checked, name: str, typical: Length, peak: float, share: flo
     flops = budget if by_flops and budget else steps * step.flops
     update_share = step.update_flops / step.flops
     seconds = flops * (update_share / UPDATE_UTILISATION + (1 - update_share) / DECODE_UTILISATION) / peak
-    evaluation = _evaluation_flops(recipe, name, checked.task, model.config, typical)
+    each = _evaluations(recipe, name, checked.task)
+    evaluation = _evaluation_flops(recipe, name, each, model.config, typical)
     return StagePlan(name, recipe.parent(name), f"{flops:.3g} FLOPs" if by_flops else f"{stage.steps} steps", steps, flops,
-                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), _batch(recipe, name, step, model), share)
+                     seconds, evaluation, evaluation / (peak * DECODE_UTILISATION), _batch(recipe, name, step, model), share,
+                     steps * step.judge_calls, each * (recipe.evaluation.samples + 1))
 
 
 def _share_done(checked: Checked, name: str, folder: Path | None) -> float:
@@ -135,17 +139,25 @@ def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> s
     return step.batch + start + (f"; {trains:,} parameters train" if stage.lora or stage.freeze else "")
 
 
-def _evaluation_flops(recipe: Recipe, name: str, task: Task, c: Sizes, typical: Length) -> float:
-    """Of all measurements of a stage: along its way, at its end, and before it where a tree starts."""
+def _evaluations(recipe: Recipe, name: str, task: Task) -> int:
+    """How many prompts a stage is measured on: along its way, at its end, and before it where a tree starts."""
     e, parent = recipe.evaluation, recipe.parent(name)
     if not recipe.stage[name].writes:
-        return 0.0
+        return 0
     root, start = parent is None, parent is None or not recipe.alike(name, parent)
-    times = start + e.points - 1 + len(_opponents(recipe, task)) + len(e.also) * (1 + root)
-    flops = e.prompts * times * (e.samples * episode_flops(c, typical.sharing(1 / e.samples)) + episode_flops(c, typical))
+    return e.prompts * (start + e.points - 1 + len(_opponents(recipe, task)) + len(e.also) * (1 + root))
+
+
+def _evaluation_flops(recipe: Recipe, name: str, prompts: int, c: Sizes, typical: Length) -> float:
+    """Of all measurements of a stage, sampled and greedy."""
+    e = recipe.evaluation
+    if not recipe.stage[name].writes:
+        return 0.0
+    flops = prompts * (e.samples * episode_flops(c, typical.sharing(1 / e.samples)) + episode_flops(c, typical))
     if e.corpus:
         T = min(forgetting.PASSAGE_TOKENS, c.max_position_embeddings)
-        flops += (1 + root) * (e.corpus_tokens // T) * forward_flops(c, T, T * (T + 1) // 2, T - 1)
+        times = 1 + (recipe.parent(name) is None)
+        flops += times * (e.corpus_tokens // T) * forward_flops(c, T, T * (T + 1) // 2, T - 1)
     return flops
 
 

@@ -11,10 +11,11 @@ import torch
 
 from outdo.compare.summary import summarise
 from outdo.errors import UserError
-from outdo.runs import origin
+from outdo.runs import cost, origin
 from outdo.runs.advised import score_advice
 from outdo.runs.audit_before import audit_before
 from outdo.runs.check import Checked
+from outdo.runs.plan import Plan
 from outdo.runs.references import judging_pairs, measure_players
 from outdo.runs.resolve import compute_device, compute_dtype
 from outdo.runs.side_by_side import work_side_by_side
@@ -25,10 +26,15 @@ from outdo.stages.common.preflight import preflight
 from outdo.system import environment, files, machine
 
 
-def run(checked: Checked, folder: Path, show: Show) -> Path:
-    """Run, or resume, a recipe in `folder`. Returns the path of summary.json. Raises UserError."""
+def run(checked: Checked, folder: Path, show: Show, plan: Plan | None = None) -> Path:
+    """Run, or resume, a recipe in `folder`. Returns the path of summary.json. Raises UserError.
+
+    plan: what the run is estimated to cost is kept with it (cost.json).
+    """
     threads, state = torch.get_num_threads(), begin(checked, folder, show)
     folder = state.folder  # absolute: user code may change the working directory
+    if plan is not None:
+        cost.keep(checked, plan, folder)
     measure_players(folder, state.recipe, state.task, state.gold, state.heldout)
     try:
         _run_stages(checked, state, threads)

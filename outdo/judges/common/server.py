@@ -54,6 +54,15 @@ class Server:
         self._cache: sqlite3.Connection | None = None
 
     @property
+    def _url(self) -> str | None:
+        return self.settings.base_url or os.environ.get("OPENAI_BASE_URL")
+
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine."""
+        return self._url is not None and any(host in self._url for host in ("localhost", "127.0.0.1", "[::1]", "0.0.0.0"))
+
+    @property
     def client(self) -> Any:
         """The library's. Raises UserError if it, the address or the key is missing."""
         if self._client is None:
@@ -61,12 +70,11 @@ class Server:
                 import openai
             except ImportError:
                 raise UserError("judge llm needs the library openai; install it: pip install 'outdo[openai]'") from None
-            s, url = self.settings, self.settings.base_url or os.environ.get("OPENAI_BASE_URL")
-            local = url is not None and any(host in url for host in ("localhost", "127.0.0.1", "[::1]", "0.0.0.0"))
-            key = os.environ.get(s.key_env) or ("none" if local else None)
+            s = self.settings
+            key = os.environ.get(s.key_env) or ("none" if self.local else None)
             check(key is not None, f"judge llm: the environment has no {s.key_env}; set it to the server's key, or base_url to a "
                   "server on this machine")
-            self._client = openai.OpenAI(api_key=key, base_url=url, timeout=s.timeout_s, max_retries=0)
+            self._client = openai.OpenAI(api_key=key, base_url=self._url, timeout=s.timeout_s, max_retries=0)
         return self._client
 
     def reach(self) -> None:

@@ -32,6 +32,7 @@ class StepCost:
     generate_flops: float
     update_flops: float
     batch: str
+    judge_calls: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -76,7 +77,8 @@ class Estimates:
             what = f"episodes of {config.player!r}"
         n, optimizer = config.episodes, step_flops(self.model, config.optimizer)
         update = update_flops(self.model.config, round(length.tokens), round(length.attended), round(heads))
-        return StepCost(0.0, n * update + optimizer, f"{n} {what} per step, about {n * length.tokens:,.0f} tokens")
+        return StepCost(0.0, n * update + optimizer, f"{n} {what} per step, about {n * length.tokens:,.0f} tokens",
+                        n if getattr(config, "judge", None) is not None else 0)
 
     def preferences(self, config: PairConfig, referred: bool = True) -> StepCost:
         """Of a step on pairs: both answers train, and a reference reads them if there is one; own pairs are sampled first."""
@@ -87,7 +89,7 @@ class Estimates:
             each = update_flops(c, *passes) + (forward_flops(c, *passes) if referred else 0.0)
             return StepCost(2 * config.pairs / steps * episode_flops(c, length),
                             2 * config.episodes * each + step_flops(self.model, config.optimizer),
-                            f"{config.episodes} of {config.pairs:,} pairs of its own samples per step")
+                            f"{config.episodes} of {config.pairs:,} pairs of its own samples per step", 2 * config.pairs / steps)
         rendering = render.renderer(config, self.task.tokenizer(), self.model.config.max_position_embeddings)
         looked = first(self.rows, SAMPLE) if self.rows is not None else first(
             config.data, SAMPLE, config.data_split, config.stream, config.columns, config.documents)
@@ -124,7 +126,7 @@ class Estimates:
         batch = (f"{config.prompts} prompts x {config.group_size} samples = {samples:,} episodes per step, "
                  f"at most about {minibatches * config.epochs} optimiser steps on them")
         return StepCost(samples * episode_flops(c, typical.sharing(1 / config.group_size)),
-                        config.epochs * (update + minibatches * optimizer), batch)
+                        config.epochs * (update + minibatches * optimizer), batch, samples)
 
 
 def _families(typical: Length, group: float, minibatches: int) -> float:

@@ -95,6 +95,8 @@ class Evaluations:
             "decode": decode, "opponent": opponent, **record, "judging": recognised})
         self._track(loop.step, ("" if main else f"{split}/") + decode, opponent, {"value": m.value, **_flat(record["extra"])})
         judging = Usage(judge_flops=loop.judge.spent_flops() + self.run.gold.spent_flops())
+        for tokens, cost in (loop.judge.spent_tokens(), self.run.gold.spent_tokens()):
+            judging += Usage(judge_tokens=tokens, judge_cost=cost)
         loop.ledger.book(loop.step, "evaluate", m.usage + judging, loop.clock.read())
         against = ("" if opponent == "none" else f" vs {opponent}") + ("" if main else f", {split}")
         self.run.show(loop.name, loop.spent, f"{decode} {_said(m)}{against}")

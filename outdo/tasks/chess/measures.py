@@ -67,8 +67,8 @@ def measure(t: Tables, trajectories: Sequence[Trajectory]) -> dict[str, np.ndarr
 def points(trajectories: Sequence[Trajectory]) -> np.ndarray:
     """White's points [n]: mate 1, draws 1/2, an illegal move 0; NaN for games that broke or never ended."""
     worth = {"mate": 1.0, "illegal": 0.0}
-    ended = [x.finish != Finish.ERROR and x.info.get("result") in RESULTS for x in trajectories]
-    return np.array([worth.get(x.info["result"], 0.5) if e else np.nan for x, e in zip(trajectories, ended, strict=True)], np.float64)
+    results = [x.info.get("result") if x.finish != Finish.ERROR else None for x in trajectories]
+    return np.array([worth.get(r, 0.5) if r in RESULTS else np.nan for r in results], np.float64)
 
 
 def _fen(observation: IntArray) -> str:
