@@ -91,6 +91,8 @@ class Llm(Judge):
     def asks(self, t: Trajectory, completion_tokens: float, group_size: int) -> list[Asked]:
         """See `Judge.asks`. A token is taken for four characters, and a verdict for half as long as it may be."""
         c, s = self.config, self.server
+        if self.lacks(t) or "prompt" not in t.info:  # such a sample is not asked about
+            return []
         duels = min(c.rivals, group_size - 1)
         text, completions, requests = {
             "points": (self.request(t), 1.0, 1.0),
