@@ -165,7 +165,8 @@ class Usage:
     """What a piece of work spent. Adds up with +; every stage returns it, the ledger books it.
 
     FLOPs are analytic (multiply and add counted as two). `judge_flops` holds judges and teachers, `reference_flops`
-    forward passes of frozen reference models. Discarded tokens were generated and paid for, but trained nothing.
+    forward passes of frozen reference models, and of a critic with weights of its own. Discarded tokens were generated and paid
+    for, but trained nothing.
     """
 
     prefill_tokens: int = 0

@@ -76,6 +76,16 @@ class Algorithm(Configured):
         return None
 
     @property
+    def critic_model(self) -> bool:
+        """Whether the critic is a model with weights of its own, a copy of the stage's start, and not a head on the policy."""
+        return False
+
+    @property
+    def critic_lr_scale(self) -> float:
+        """Learning rates of that model, as a multiple of the stage's."""
+        return 1.0
+
+    @property
     def vocabulary(self) -> bool:
         """Whether the loss calls `batch.vocabulary`: it needs whole distributions, not only the chosen tokens' log-probs."""
         return False

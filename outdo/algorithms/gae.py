@@ -12,22 +12,20 @@ the very same start. `ppo` is the same with the critic alone.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from pydantic import Field
 
+from outdo.algorithms.common.critic import CriticOptions, WithCritic
 from outdo.algorithms.grpo import Grpo
 from outdo.types import FloatArray
 
 
-class Gae(Grpo):
+class Gae(WithCritic, Grpo):
     """Clipped policy gradient with generalised advantages. Metrics as grpo's, and the trainer's value_error."""
 
     name = "gae"
-    critic: ClassVar[bool] = True
 
-    class Config(Grpo.Config):
+    class Config(Grpo.Config, CriticOptions):
         """Options of gae."""
 
         lam: float = Field(default=0.95, ge=0, le=1)  # 1: the outcome minus the value; less: trust the critic more

@@ -30,10 +30,10 @@ def token_logprobs(model: LanguageModel, dtype: torch.dtype, rows: Sequence[tupl
 
 @torch.inference_mode()
 def read(model: LanguageModel, dtype: torch.dtype, rows: Sequence[tuple[IntArray, BoolArray]], batch_tokens: int,
-         reading: Reading) -> tuple[list[FloatArray], Usage]:
+         reading: Reading, outputs: int | None = None) -> tuple[list[FloatArray], Usage]:
     """What `reading` says in front of each masked token, and what it cost.
 
-    Rows of like length are computed together, up to batch_tokens with their padding.
+    Rows of like length are computed together, up to batch_tokens with their padding. outputs: as `forward_flops` has it.
     """
     packed, out = model.pack(dtype), [np.zeros(0, np.float32) for _ in rows]
     left = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
@@ -54,5 +54,5 @@ def read(model: LanguageModel, dtype: torch.dtype, rows: Sequence[tuple[IntArray
         for i, own in zip(some, np.split(found, np.cumsum(mask.sum(1))[:-1]), strict=True):
             out[i] = own
     lengths, wanted_tokens = [len(ids) for ids, _ in rows], int(sum(m.sum() for _, m in rows))
-    flops = forward_flops(model.config, sum(lengths), sum(map(causal_attended, lengths)), wanted_tokens)
+    flops = forward_flops(model.config, sum(lengths), sum(map(causal_attended, lengths)), wanted_tokens, outputs)
     return out, Usage(prefill_tokens=sum(lengths), prefill_flops=flops)

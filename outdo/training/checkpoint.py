@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from outdo.errors import UserError
 from outdo.training.step import Trainer
@@ -29,12 +30,14 @@ class Progress:
 def save(trainer: Trainer, progress: Progress, folder: Path, final: bool = False, further: dict[str, Any] | None = None) -> None:
     """Write training_state.pt into a checkpoint folder; it says nothing of the device that the trainer is on.
 
-    final: the stage is done, so the optimiser's state (twice the size of the weights) is left out. further: what else the stage
-    needs to go on.
+    final: the stage is done, so the optimiser's state (twice the size of the weights) and a critic's own model are left out.
+    further: what else the stage needs to go on.
     """
+    apart = {} if final or trainer.critic_model is None else trained_weights(trainer.critic_model)
     state = {"optimizer": {} if final else trainer.optimizer.state_dict(), "optimizer_steps": trainer.steps,
              "step": progress.step, "evaluated": progress.evaluated,
-             "critic": trainer.critic.state_dict() if trainer.critic is not None else {}, "further": further or {}}
+             "critic": trainer.critic.state_dict() if trainer.critic is not None else {}, "critic_model": apart,
+             "further": further or {}}
     with (folder / FILE).open("wb") as f:  # through Python's file: torch's own hides why a write failed
         torch.save(_on_cpu(state), f)
 
@@ -47,6 +50,9 @@ def load(trainer: Trainer, folder: Path) -> Progress:
             trainer.optimizer.load_state_dict(state["optimizer"])
         if trainer.critic is not None:
             trainer.critic.load_state_dict(state["critic"])
+        if trainer.critic_model is not None and state["critic_model"]:
+            for name, weights in trained_weights(trainer.critic_model).items():
+                weights.copy_(state["critic_model"][name])
     except (KeyError, ValueError, TypeError, RuntimeError) as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} does not fit the optimizer ({e}); resume with the recipe "
                         "that wrote it, or delete this folder") from None
@@ -66,9 +72,14 @@ def drop_optimizer(file: Path) -> int:
         return 0
     made = file.with_name(f".{file.name}.tmp")
     with made.open("wb") as f:
-        torch.save({**state, "optimizer": {}}, f)
+        torch.save({**state, "optimizer": {}, "critic_model": {}}, f)
     made.replace(file)
     return before - file.stat().st_size
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Those of the parameters that train; the others are as at the stage's start."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         state = dict(torch.load(folder / FILE, weights_only=True, map_location="cpu"))
         known = {key: state[key] for key in ("optimizer", "optimizer_steps", "step", "evaluated", "critic")}
-        return {**known, "further": state.get("further", {})}
+        return {**known, "critic_model": state.get("critic_model", {}), "further": state.get("further", {})}
     except Exception as e:
         raise UserError(f"checkpoint file {str(folder / FILE)!r} cannot be read ({type(e).__name__}); "
                         "it is damaged: delete this folder and resume from an earlier one") from None

@@ -42,6 +42,11 @@ class Optimizer:
         if matrices:
             self._parts.append((Muon(matrices, config.muon_lr, weight_decay=config.weight_decay), config.muon_lr))
 
+    def add(self, other: Optimizer) -> None:
+        """From now on step another model's optimiser as well."""
+        self._parts += other._parts
+        self.flops += other.flops
+
     def zero_grad(self) -> None:
         for optimizer, _ in self._parts:
             optimizer.zero_grad(set_to_none=True)

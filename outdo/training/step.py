@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from outdo.models import score
 from outdo.models.base import LanguageModel
 from outdo.models.critic import Critic
 from outdo.models.flops import forward_flops, update_flops
 from outdo.system.machine import round_rows
 from outdo.training.batch import MicroBatch, micro_batches
 from outdo.training.optimizer import Optimizer
-from outdo.types import OfVocabulary, Sample, TokenBatch, Total, Usage
+from outdo.types import BoolArray, FloatArray, IntArray, OfVocabulary, Sample, TokenBatch, Total, Usage
 
 _VALUE_WEIGHT = 0.5  # of the critic's squared error beside the policy's loss
 _LOGITS = 1 << 23  # float32 numbers of the vocabulary's distributions at a time
@@ -39,12 +40,20 @@ class Trainer:
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, dtype: torch.dtype, *, micro_tokens: int = 8192,
                  max_grad_norm: float = 1.0, temperature: float = 1.0, critic: Critic | None = None,
-                 vocabulary: bool = False, teacher: LanguageModel | None = None) -> None:
-        """vocabulary: whether losses call `batch.vocabulary`. teacher: whose distributions they see there, a frozen model."""
+                 critic_model: LanguageModel | None = None, vocabulary: bool = False,
+                 teacher: LanguageModel | None = None) -> None:
+        """critic_model: whose hidden states the critic reads, trained for that alone (default: the policy's own).
+
+        vocabulary: whether losses call `batch.vocabulary`. teacher: whose distributions they see there, a frozen model.
+        """
         self.model, self.optimizer, self.dtype = model, optimizer, dtype
         self.micro_tokens, self.max_grad_norm, self.temperature = micro_tokens, max_grad_norm, temperature
-        self.critic, self.wants_vocabulary, self.teacher = critic, vocabulary, teacher
-        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *(critic.parameters() if critic else ())]
+        self.critic, self.critic_model, self.wants_vocabulary, self.teacher = critic, critic_model, vocabulary, teacher
+        self.parameters, self.critic_parameters = _training(model), list(critic.parameters()) if critic else []
+        if critic_model is None:
+            self.parameters, self.critic_parameters = self.parameters + self.critic_parameters, []
+        else:
+            self.critic_parameters += _training(critic_model)
         self._teacher_weights: Any = None
         self.steps = 0
 
@@ -68,15 +77,17 @@ class Trainer:
             for name, value in {"loss": torch.tensor(part * total), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             usage += self._cost(batch)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
-        if not np.isfinite(norm):
+        norms = {"grad_norm": float(nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))}
+        if self.critic_parameters:
+            norms["critic_grad_norm"] = float(nn.utils.clip_grad_norm_(self.critic_parameters, self.max_grad_norm))
+        if not np.isfinite(list(norms.values())).all():
             raise NonFiniteError("the gradient norm", samples)
         self.optimizer.step(lr_scale)
         usage += Usage(update_flops=self.optimizer.flops)
         self.steps += 1
         padded = sum(b.tokens_BT.numel() for b in batches)
         waste = 1.0 - usage.train_tokens / padded
-        return {**{k: v / total for k, v in sums.items()}, "grad_norm": norm, "trained_tokens": float(total),
+        return {**{k: v / total for k, v in sums.items()}, **norms, "trained_tokens": float(total),
                 "padding_waste": waste}, usage
 
     def _backward(self, batch: MicroBatch, loss: Loss, total: Total) -> tuple[float, dict[str, Tensor]]:
@@ -89,7 +100,34 @@ class Trainer:
             value = value + _VALUE_WEIGHT * errors / total.tokens
             metrics["value_error"] = errors.detach()
         value.backward()  # type: ignore[no-untyped-call]
-        return float(value.detach()), metrics
+        part = float(value.detach())
+        if self.critic_model is not None and batch.returns_N is not None:
+            metrics["value_error"] = self._critic_backward(batch, total)
+            part += _VALUE_WEIGHT * float(metrics["value_error"]) / total.tokens
+        return part, metrics
+
+    def _critic_backward(self, batch: MicroBatch, total: Total) -> Tensor:
+        """The critic's own model on the batch, after the policy's activations are freed -> its summed squared error."""
+        assert self.critic is not None and self.critic_model is not None and batch.returns_N is not None
+        packed, N = self.critic_model.pack(self.dtype), len(batch.targets_N)
+        predicts = F.pad(batch.predicts_N, (0, round_rows(N) - N))
+        hidden = self.critic_model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts, batch.prompts)
+        errors = (self.critic(hidden)[:N] - batch.returns_N).square().sum()
+        (_VALUE_WEIGHT * errors / total.tokens).backward()
+        summed: Tensor = errors.detach()
+        return summed
+
+    @property
+    def head(self) -> Critic | None:
+        """The critic, if it reads the policy's own hidden states: sampling can compute its values."""
+        return self.critic if self.critic_model is None else None
+
+    def values(self, rows: Sequence[tuple[IntArray, BoolArray]]) -> tuple[list[FloatArray], Usage]:
+        """What the critic's own model expects before each masked token of rows (token ids [T], mask [T]), and what it cost."""
+        critic, model = self.critic, self.critic_model
+        assert critic is not None and model is not None
+        found, usage = score.read(model, self.dtype, rows, self.micro_tokens, lambda _, hidden, __: critic(hidden), outputs=1)
+        return found, Usage(reference_flops=usage.prefill_flops)
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities [N] of the trained tokens at the sampling temperature, and the critic's values [N] before them.
@@ -107,7 +145,7 @@ class Trainer:
         hidden = self.model.hidden(packed, batch.tokens_BT, batch.segments_BT, predicts, batch.prompts)
         logprobs = self.model.logprobs(packed, hidden, targets, self.temperature)[:N]
         vocabulary = self._vocabulary(batch, packed, hidden[:N]) if self.wants_vocabulary else None
-        values = None if self.critic is None else self.critic(hidden)[:N]
+        values = None if self.head is None else self.head(hidden)[:N]
         return TokenBatch(logprobs, batch.old_logprobs_N, batch.advantages_N, batch.sequence_N, batch.ref_logprobs_N, values,
                           vocabulary)
 
@@ -157,5 +195,11 @@ class Trainer:
         flops = update_flops(c, tokens, attended, N)
         if self.wants_vocabulary:  # the head once more: forward, again for the backward pass, and twice in it
             flops += 4 * 2.0 * N * c.hidden_size * c.vocab_size
+        if self.critic_model is not None:
+            flops += update_flops(self.critic_model.config, tokens, attended, N, outputs=1)
         taught = 0.0 if self.teacher is None else forward_flops(self.teacher.config, tokens, attended, N)
         return Usage(train_tokens=tokens, update_flops=flops, reference_flops=taught)
+
+
+def _training(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]

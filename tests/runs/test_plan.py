@@ -16,7 +16,7 @@ from toys import decoder, tokenizer
 import outdo
 from outdo import recipe
 from outdo.models import hf
-from outdo.models.flops import update_flops
+from outdo.models.flops import forward_flops, update_flops
 from outdo.stages.common import estimates
 from outdo.stages.rl import Rl
 from outdo.system import environment, files, machine
@@ -67,6 +67,17 @@ def test_the_preflight_knows_the_first_update(folder: Path) -> None:
     seen, about = (files.read_json(folder / f) for f in ("stages/rl/preflight.json", "environment.json"))
     flops = seen["step_s"]["update"] * environment.thread_peak_flops(about) * machine.UPDATE_UTILISATION
     assert flops == pytest.approx(bills(folder)[0]["update_flops"])
+
+
+def test_a_critic_of_its_own_is_planned() -> None:
+    """It reads every sample once and trains on it: four forward passes without a vocabulary."""
+    own, length = 5.0, estimates.mean_length([30], [5.0], [25])
+    made = estimates.Estimates(Dataset.of(ROWS), decoder(), length)
+    plain, apart = (Rl(Rl.Config(kind="rl", steps=1, prompts=2, group_size=1, algorithm={"name": "ppo", "critic": critic}))
+                    .estimate(made) for critic in ("head", "model"))  # fmt: skip
+    read = forward_flops(decoder().config, 30, round(length.attended), round(own), outputs=1)
+    assert apart.generate_flops - plain.generate_flops == pytest.approx(2 * read)
+    assert apart.update_flops - plain.update_flops == pytest.approx(2 * 3 * read)
 
 
 def test_prompts_are_as_long_as_they_are() -> None:

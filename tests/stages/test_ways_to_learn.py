@@ -57,6 +57,8 @@ STAGES: dict[str, str] = {
     "online_dpo": 'kind = "rl"\nalgorithm = { name = "dpo" }\nprompts = 8\ngroup_size = 8\nsteps = 15\noptimizer = { lr = 1e-3 }',
     "ppo": 'kind = "rl"\nalgorithm = { name = "ppo" }\nprompts = 32\ngroup_size = 1\nsteps = 20\nallow_no_signal = true\n'
            'optimizer = { lr = 1e-3 }',
+    "ppo_model": 'kind = "rl"\nalgorithm = { name = "ppo", critic = "model" }\nprompts = 32\ngroup_size = 1\nsteps = 20\n'
+                 'allow_no_signal = true\noptimizer = { lr = 1e-3 }',
     "judged": 'kind = "rl"\njudge = { name = "sum", parts = [{ judge = "reward_model", model = "stage:rm" }] }\nprompts = 8\n'
               'group_size = 8\nsteps = 3\noptimizer = { lr = 1e-3 }',
     "distilled": 'kind = "distill"\nteacher = "stage:online_dpo"\nsteps = 20\nprompts = 16\noptimizer = { lr = 1e-3 }',
@@ -101,7 +103,7 @@ def score(run: Path, stage: str) -> float:
     return float(next(r["value"] for r in rows if r["last"] and r["decode"] == "sampled"))
 
 
-@pytest.mark.parametrize("stage", ["orpo", "online_dpo", "ppo", "distilled", "taught"])
+@pytest.mark.parametrize("stage", ["orpo", "online_dpo", "ppo", "ppo_model", "distilled", "taught"])
 def test_it_learns_what_is_wanted(run: Path, stage: str) -> None:
     assert score(run, stage) >= score(run, "sft") + 0.2
 
@@ -148,6 +150,18 @@ def test_a_reward_model_is_transformers_own(run: Path) -> None:
     assert both.value == pytest.approx(logit, abs=1e-4) and len(both.parts) == 2
 
 
+def test_a_critic_of_its_own_learns_and_is_paid_for(run: Path) -> None:
+    of = {stage: lines(run / "stages" / stage / "metrics.jsonl") for stage in ("ppo", "ppo_model")}
+    bill = {stage: [e for e in lines(run / "stages" / stage / "ledger.jsonl") if e["what"] == "train"] for stage in of}
+    assert of["ppo_model"][-1]["value_error"] < of["ppo_model"][0]["value_error"]
+    assert all("critic_grad_norm" in m for m in of["ppo_model"]) and not any("critic_grad_norm" in m for m in of["ppo"])
+    first, plain = bill["ppo_model"][0], bill["ppo"][0]
+    assert plain["reference_flops"] == 0.0 < first["reference_flops"] < first["update_flops"] / 3
+    seen = {stage: json.loads((run / "stages" / stage / "preflight.json").read_text(encoding="utf-8")) for stage in of}
+    for what in ("weights", "optimizer"):
+        assert seen["ppo_model"]["memory_bytes"][what] == pytest.approx(2 * seen["ppo"]["memory_bytes"][what], rel=1e-3)
+
+
 def test_a_judge_that_is_a_stage_scores(run: Path) -> None:
     rewards = [m["reward"] for m in lines(run / "stages" / "judged" / "metrics.jsonl")]
     assert len(rewards) == 3 and len(set(rewards)) == 3
@@ -163,6 +177,21 @@ def test_a_distilled_student_agrees_with_its_teacher(run: Path) -> None:
 MOVING = {"rl": 'kind = "rl"\nprompts = 4\ngroup_size = 8\nsteps = 8\nmask_truncated = true\ndynamic_sampling = 1\n'
                 'importance = "truncate"\nalgorithm = { name = "grpo", kl = 0.1, kl_target = 0.05, entropy = 0.01, '
                 'reference_every = 3 }\noptimizer = { lr = 1e-3 }'}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ['{ lr = 1e-3 }', '{ kind = "muon", lr = 1e-3 }'], ids=["adamw", "muon"])
+def test_a_critic_of_its_own_is_resumed(optimizer: str, tmp_path: Path) -> None:
+    recipe = write(tmp_path, {"rl": 'kind = "rl"\nprompts = 4\ngroup_size = 4\nsteps = 6\nsample_from = "start"\n'
+                                    'algorithm = { name = "gae", critic = "model" }\noptimizer = ' + optimizer})
+    often = ["--set", "checkpoint_s=0.01"]
+    assert forked("run", recipe, *often, "--out", tmp_path / "whole", cwd=tmp_path).code == 0
+    died = forked("run", recipe, *often, "--out", tmp_path / "killed", cwd=tmp_path, kill=("rl/checkpoints/4", 1))
+    assert died.code == -signal.SIGKILL
+    done = forked("run", "--resume", tmp_path / "killed", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert weights(tmp_path / "killed", "rl") == weights(tmp_path / "whole", "rl")
+    a, b = (lines(tmp_path / name / "stages" / "rl" / "metrics.jsonl") for name in ("whole", "killed"))
+    assert a == b and len({m["value_error"] for m in a}) == 6
 
 
 def test_a_moving_reference_and_an_adaptive_coefficient_are_resumed(tmp_path: Path) -> None:

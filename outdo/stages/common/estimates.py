@@ -115,17 +115,21 @@ class Estimates:
         passes = (round(length.tokens), round(length.attended), round(length.own))
         return StepCost(generate, n * (update_flops(c, *passes) + forward_flops(c, *passes)) + optimizer, f"{what} per step")
 
-    def rollouts(self, config: RolloutConfig, trained_share: float) -> StepCost:
-        """Of a step that samples groups and trains on a share of the samples."""
+    def rollouts(self, config: RolloutConfig, trained_share: float, critic_model: bool = False) -> StepCost:
+        """Of a step that samples groups and trains on a share of the samples, with a critic as large as the policy or without."""
         typical, c, optimizer = self.typical, self.model.config, step_flops(self.model, config.optimizer)
         samples = config.prompts * config.group_size
         group = config.group_size * trained_share
         minibatches = max(1, round(config.prompts * group * typical.own / config.minibatch_tokens))
         short = typical.sharing(_families(typical, group, minibatches) / group) if self.model.shares_prompts else typical
-        update = config.prompts * group * update_flops(c, round(short.tokens), round(short.attended), round(short.own))
+        passes = (round(short.tokens), round(short.attended), round(short.own))
+        update, read = config.prompts * group * update_flops(c, *passes), 0.0
+        if critic_model:
+            update, optimizer = update + config.prompts * group * update_flops(c, *passes, outputs=1), 2 * optimizer
+            read = forward_flops(c, round(typical.tokens), round(typical.attended), round(typical.own), outputs=1)
         batch = (f"{config.prompts} prompts x {config.group_size} samples = {samples:,} episodes per step, "
                  f"at most about {minibatches * config.epochs} optimiser steps on them")
-        return StepCost(samples * episode_flops(c, typical.sharing(1 / config.group_size)),
+        return StepCost(samples * (episode_flops(c, typical.sharing(1 / config.group_size)) + read),
                         config.epochs * (update + minibatches * optimizer), batch, samples)
 
 

@@ -62,7 +62,7 @@ class LiveAudit:
 
     def _probe(self, step: int, metrics: Mapping[str, float], start: bool = False) -> None:
         loop, n = self.loop, self.config.n * (2 if start else 1)
-        loop.engine.load(loop.trainer.steps, loop.trainer.critic)
+        loop.engine.load(loop.trainer.steps, loop.trainer.head)
         number = len(self.gauge.records)
         seed = randomness.key(loop.seed, "audit", number)
         prompts = loop.task.prompts(getattr(loop.config, "split", "train"), n, seed, 0)

@@ -9,6 +9,7 @@ Between two steps the loop evaluates (`evaluations.py`), saves (`saving.py`), sh
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,14 +77,8 @@ class Loop:
         from_start = getattr(config, "sample_from", "policy") == "start"
         wanted = self.algorithm.reference or from_start
         self.reference = Reference(model, dtype, optimizer.micro_tokens) if wanted else None
-        critic = None
-        if self.algorithm.critic:
-            critic = Critic(model.config.hidden_size, bias=not self.algorithm.paired).to(model.device)
         teacher = self._teacher()
-        self.trainer = Trainer(model, Optimizer(model, optimizer, critic), dtype,
-                               micro_tokens=optimizer.micro_tokens, max_grad_norm=optimizer.max_grad_norm,
-                               temperature=getattr(config, "temperature", 1.0), critic=critic,
-                               vocabulary=self.algorithm.vocabulary, teacher=teacher)
+        self.trainer = self._trainer(model, teacher)
         self.engine = Engine(model, dtype, self.run.recipe.slots)
         taught = getattr(config, "samples_of", "policy") == "teacher"
         frozen = self.reference.model if from_start and self.reference else teacher if taught else None
@@ -91,6 +86,22 @@ class Loop:
         if frozen is not None:
             self.frozen_engine = Engine(frozen, dtype, self.run.recipe.slots)
             self.frozen_engine.load(0)
+
+    def _trainer(self, model: LanguageModel, teacher: LanguageModel | None) -> Trainer:
+        """With the critic that the algorithm asks for."""
+        settings, algorithm, critic, apart = self.config.optimizer, self.algorithm, None, None
+        if algorithm.critic:
+            critic = Critic(model.config.hidden_size, bias=not algorithm.paired).to(model.device)
+        if algorithm.critic_model:
+            apart = copy.deepcopy(model)
+            faster = {key: algorithm.critic_lr_scale * getattr(settings, key) for key in ("lr", "muon_lr")}
+            optimizer = Optimizer(model, settings)
+            optimizer.add(Optimizer(apart, settings.model_copy(update=faster), critic))
+        else:
+            optimizer = Optimizer(model, settings, critic)
+        return Trainer(model, optimizer, self.run.dtype, micro_tokens=settings.micro_tokens,
+                       max_grad_norm=settings.max_grad_norm, temperature=getattr(self.config, "temperature", 1.0), critic=critic,
+                       critic_model=apart, vocabulary=algorithm.vocabulary, teacher=teacher)
 
     def _teacher(self) -> LanguageModel | None:
         """The frozen model whose distributions the stage learns from, if it names one."""
@@ -105,8 +116,9 @@ class Loop:
         named = getattr(self.config, "rollout", None)
         if named is None:
             return None
-        check(not self.algorithm.critic, f"stage.{self.name}.rollout: a critic's values are not known of what a function "
-              "generates; choose another algorithm")
+        check(not self.algorithm.critic or self.algorithm.critic_model, f"stage.{self.name}.rollout: a critic that reads the "
+              "policy's hidden states does not see what a function generates; set algorithm.critic = 'model', or choose another "
+              "algorithm")
         self.run.show(self.name, 0.0, custom.NOTICE)
         chosen: custom.RolloutFunc = self.run.given.rollout or plugins.load(named)
         return chosen

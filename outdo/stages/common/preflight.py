@@ -23,7 +23,6 @@ from outdo.stages.common.loop import Loop
 from outdo.stages.common.rollouts import RolloutConfig
 from outdo.system import environment, files, machine
 from outdo.training.batch import families
-from outdo.training.optimizer import step_flops
 from outdo.types import Finish, Group, Sample, Usage
 
 FILE = "preflight.json"
@@ -118,8 +117,9 @@ def memory(loop: Loop, groups: Sequence[Group]) -> dict[str, float]:
     config: RolloutConfig = loop.config
     c, model = loop.model.config, loop.model
     size = torch.finfo(loop.run.dtype).bits // 8
-    everything = sum(p.numel() for p in model.parameters())
-    trains = sum(p.numel() for p in loop.trainer.parameters)
+    apart = loop.trainer.critic_model
+    everything = sum(p.numel() for m in (model, apart) if m is not None for p in m.parameters())
+    trains = sum(p.numel() for p in [*loop.trainer.parameters, *loop.trainer.critic_parameters])
     trajectories = [t for g in groups for t in g.trajectories]
     longest = max(len(t.token_ids) for t in trajectories)
     rows = min(loop.run.recipe.slots, config.prompts * config.group_size)
@@ -142,15 +142,17 @@ def step_seconds(loop: Loop, groups: Sequence[Group], measured_s: float) -> dict
     samples = [Sample(t.token_ids, t.mask, t.mask.astype(np.float32), t.logprobs) for g in groups for t in g.trajectories]
     as_many = config.model_copy(update={"minibatch_tokens": config.minibatch_tokens / scale})  # minibatches as with all prompts
     steps = rollouts.minibatches(samples, as_many, loop.seed, 0)
-    flops = sum(step_flops(loop.model, config.optimizer) + scale * batch_flops(loop.model, batch) for batch in steps)
+    apart = loop.trainer.critic_model
+    flops = sum(loop.trainer.optimizer.flops + scale * batch_flops(loop.model, batch) for batch in steps)
+    flops += sum(scale * batch_flops(apart, batch, outputs=1) for batch in steps if apart is not None)
     return {"generate": measured_s * scale, "update": flops / peak / machine.UPDATE_UTILISATION if peak else None}
 
 
-def batch_flops(model: LanguageModel, samples: Sequence[Sample]) -> float:
-    """FLOPs of an update on these samples, those of one prompt together where the model can."""
+def batch_flops(model: LanguageModel, samples: Sequence[Sample], outputs: int | None = None) -> float:
+    """FLOPs of an update on these samples, those of one prompt together where the model can. outputs: see `forward_flops`."""
     whole = families(samples, model.shares_prompts)
     attended = sum(causal_attended(f.shared) + sum(causal_attended(len(s.token_ids), f.shared) for s in f.samples) for f in whole)
-    return update_flops(model.config, sum(f.tokens for f in whole), attended, sum(int(s.mask.sum()) for s in samples))
+    return update_flops(model.config, sum(f.tokens for f in whole), attended, sum(int(s.mask.sum()) for s in samples), outputs)
 
 
 def table(loop: Loop, found: dict[str, Any]) -> str:

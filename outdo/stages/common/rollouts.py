@@ -97,8 +97,9 @@ class Rollouts(Stage):
               "task renders every turn anew; set task.history = 'append', or use a policy gradient such as grpo")
         check(config.sample_from == "policy" or algorithm.reference_every is None, f"stage.{name}.sample_from = 'start' keeps "
               f"the weights of the start, and reference_every = {algorithm.reference_every} moves on; leave out one")
-        check(config.sample_from == "policy" or not algorithm.critic, f"stage.{name}.sample_from = 'start': a critic's values "
-              f"are those of the policy; use an algorithm without a critic in place of {algorithm.name}")
+        check(config.sample_from == "policy" or not algorithm.critic or algorithm.critic_model, f"stage.{name}.sample_from = "
+              "'start': a critic's values are those of the policy; set algorithm.critic = 'model', or use an algorithm without a "
+              f"critic in place of {algorithm.name}")
 
     def check_data(self, data: DataChecks) -> dict[str, Any]:
         """One pass over the training prompts, within limits, unless the recipe says how long."""
@@ -111,7 +112,9 @@ class Rollouts(Stage):
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Sampling all, training on the share that is kept."""
-        return estimates.rollouts(self.config, self.trained_share)
+        from outdo.algorithms.base import make_algorithm  # seconds of imports
+
+        return estimates.rollouts(self.config, self.trained_share, make_algorithm(self.algorithm()).critic_model)
 
 
 def gather(loop: Loop, step: int, n: int | None = None) -> tuple[list[Group], Usage]:
@@ -134,11 +137,11 @@ def _sampled(loop: Loop, step: int, prompts: Sequence[Prompt], seed: int) -> tup
     config: RolloutConfig = loop.config
     engine = loop.frozen_engine or loop.engine
     if engine is loop.engine:
-        engine.load(loop.trainer.steps, loop.trainer.critic)
+        engine.load(loop.trainer.steps, loop.trainer.head)
     trajectories, usage = loop.rollout(prompts, config.group_size, config.temperature, loop.opponent(step), seed, engine)
     scored = judged(loop, prompts, trajectories)
     usage += loop.judge_cost(len(trajectories))
-    if loop.algorithm.reference or config.importance != "none":
+    if loop.algorithm.reference or config.importance != "none" or loop.trainer.critic_model is not None:
         trajectories, cost = _compared(loop, trajectories)
         g = config.group_size
         scored = [replace(group, trajectories=tuple(trajectories[i * g : (i + 1) * g])) for i, group in enumerate(scored)]
@@ -151,7 +154,7 @@ def _has_signal(group: Group, algorithm: Algorithm) -> bool:
 
 
 def _compared(loop: Loop, trajectories: Sequence[Trajectory]) -> tuple[list[Trajectory], Usage]:
-    """The trajectories with the reference's log-probs, and with the trainer's own in place of the sampler's."""
+    """The trajectories with what other models say of them: log-probs of the reference and of the trainer, the critic's values."""
     from outdo.stages.common.reference import whole  # seconds of imports
 
     config: RolloutConfig = loop.config
@@ -166,6 +169,10 @@ def _compared(loop: Loop, trajectories: Sequence[Trajectory]) -> tuple[list[Traj
         sampled = (p.logprobs for t in out for p in t.pieces)
         weights = [_capped(np.exp(a - b), mask, config) for a, b, (_, mask) in zip(own, sampled, rows, strict=True)]
         out = _filled(_filled(out, "logprobs", own), "weights", weights)
+    if loop.trainer.critic_model is not None:
+        values, cost = loop.trainer.values(rows)
+        usage += cost
+        out = _filled(out, "values", [_spread(mask, own) for own, (_, mask) in zip(values, rows, strict=True)])
     return out, usage
 
 
