@@ -108,6 +108,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What a teacher behind a server says in front of each of a sample's n tokens that train: its k likeliest tokens."""
+
+    ids: IntArray  # [n, k] token ids
+    logprobs: FloatArray  # [n, k] nats at temperature 1
+
+
+@dataclass(frozen=True)
 class Sample:
     """What a training step consumes: one sequence, what trains in it, and how strongly.
 
@@ -122,6 +130,7 @@ class Sample:
     returns: FloatArray | None = None  # [T] what a critic should expect before each token that trains; None without one
     ref_logprobs: FloatArray | None = None  # [T] under the reference policy; None where no algorithm asks for it
     pair: int | None = None  # samples of one number train in one micro-batch: a preferred answer and the other
+    taught: Taught | None = None  # a teacher's distributions, where no teacher is at hand to compute them
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.mask), len(self.advantages), len(self.logprobs)}

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from outdo import plugins, recipe
 from outdo.plugins import Configured
+from outdo.stages.common.teacher import TeacherServer
 
 _FIELD = re.compile(r"^    (\w+): (.+?)(?:  # (.*))?$")
 _HEAD = """# Recipe keys
@@ -24,7 +25,8 @@ def reference() -> str:
     """The page as Markdown."""
     tables: list[tuple[str, type[BaseModel]]] = [
               ("The recipe", recipe.Recipe), ("`[model]`", recipe.ModelConfig), ("`[evaluation]`", recipe.Evaluation),
-              ("`optimizer = { ... }` of a stage", recipe.OptimizerConfig), ("`lora = { ... }` of a stage", recipe.LoraConfig)]
+              ("`optimizer = { ... }` of a stage", recipe.OptimizerConfig), ("`lora = { ... }` of a stage", recipe.LoraConfig),
+              ("`teacher_server = { ... }` of a stage", TeacherServer)]
     parts = [_HEAD, *(_section(title, model) for title, model in tables)]
     for package, what in (("stages", "`[stage.NAME]` with `kind = \"{}\"`"), ("tasks", "`[task]` with `name = \"{}\"`"),
                           ("algorithms", "`algorithm = {{ name = \"{}\" }}`"),

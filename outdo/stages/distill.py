@@ -18,6 +18,7 @@ from outdo.plugins import Plugin
 from outdo.recipe import STAGE, Recipe
 from outdo.stages.base import DataChecks, Given, Stage
 from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.stages.common.teacher import ServedTeacher, TeacherServer
 from outdo.system.progress import say
 from outdo.tasks.base import Task
 from outdo.types import Sample, Trajectory, Usage
@@ -38,6 +39,7 @@ class Distill(Stage):
         kind: Literal["distill"] = "distill"
         algorithm: Plugin = Plugin(name="distillation")
         teacher: str = ""  # a folder, a .gguf file, a hub id, RUN:stage, or "stage:<name>"
+        teacher_server: TeacherServer | None = None  # in place of teacher: a vLLM server that gives its log-probabilities
         samples_of: Literal["policy", "teacher"] = "policy"
         prompts: int = Field(default=32, ge=1)  # per step, of the task
         group_size: int = Field(default=1, ge=1)  # samples per prompt
@@ -53,18 +55,45 @@ class Distill(Stage):
         """The teacher exists, and reads the tokens of the policy."""
         from outdo.models import hf  # seconds of imports
 
-        teacher = self.config.teacher
-        check(bool(teacher), f"stage.{name} has no teacher; set teacher = a folder, a hub id, RUN:stage or 'stage:<name>'")
+        teacher, server = self.config.teacher, self.config.teacher_server
+        check(bool(teacher) or server is not None, f"stage.{name} has no teacher; set teacher = a folder, a hub id, RUN:stage or "
+              "'stage:<name>', or teacher_server = { base_url = ..., model = ... }")
+        check(not (teacher and server), f"stage.{name} has teacher = {teacher!r} and a teacher_server; leave out one")
         check(self.config.algorithm.name == "distillation" or ":" in self.config.algorithm.name, f"stage.{name}.algorithm = "
               f"{self.config.algorithm.name!r} does not learn from a teacher; leave it out")
         if teacher.startswith(STAGE):
             return
         source = recipe.checkpoint(name) or recipe.model.tokenizer or ""
+        if server is not None:
+            self._check_served(name)
+            tokenizer = hf.load_tokenizer(fetch.resolve(source, say)) if source else task.tokenizer()
+            self._served(name, len(tokenizer)).look(tokenizer)
+            return
         check(bool(source), f"stage.{name}.teacher = {teacher!r} has a tokenizer of its own, and the model has the task's; "
               "give model.tokenizer = the teacher, or start from a checkpoint with its tokenizer")
         own, theirs = (hf.load_tokenizer(fetch.resolve(s, say)).get_vocab() for s in (source, teacher))
         check(own == theirs, f"stage.{name}.teacher = {teacher!r} has another tokenizer than {source!r}, so their distributions "
               "cannot be compared; take a teacher of the same family, or imitate its answers (kind = 'sft')")
+
+    def _check_served(self, name: str) -> None:
+        """What a server cannot do: sample for the stage, other temperatures, whole distributions. Raises UserError."""
+        c = self.config
+        check(c.data is not None or c.samples_of == "policy", f"stage.{name}.samples_of = 'teacher': a server's samples are not "
+              "trained on here; imitate its answers (kind = 'sft'), or give a local teacher")
+        check(c.temperature == 1.0, f"stage.{name}.temperature = {c.temperature:g}: a server's "
+              "log-probabilities are those of temperature 1; leave temperature out, or give a local teacher")
+        check(self._top_k() is not None, f"stage.{name}.algorithm has no top_k, and a server gives the likeliest tokens only; "
+              "set algorithm.top_k = 20, or what the server's --max-logprobs allows")
+
+    def _top_k(self) -> int | None:
+        from outdo.algorithms.base import make_algorithm  # seconds of imports
+
+        return getattr(make_algorithm(self.config.algorithm).config, "top_k", None)
+
+    def _served(self, name: str, vocabulary: int) -> ServedTeacher:
+        settings, k = self.config.teacher_server, self._top_k()
+        assert settings is not None and k is not None
+        return ServedTeacher(settings, f"stage.{name}.teacher_server", min(k, vocabulary), vocabulary)
 
     def check_data(self, data: DataChecks) -> dict[str, Any]:
         """The first rows must render, or the task must have prompts."""
@@ -87,8 +116,12 @@ class Distill(Stage):
     def run(self, loop: Loop) -> None:
         """Samples or rows -> both models' distributions at every token that trains -> an optimiser step."""
         batches = _rows(loop) if self.config.data is not None else _sampled
+        served = self._served(loop.name, loop.model.config.vocab_size) if self.config.teacher_server else None
         for step in loop.steps():
             samples, usage, more = batches(loop, step)
+            if served is not None:
+                samples, cost = served.taught(samples)
+                usage += cost
             metrics, spent = loop.train(samples) if samples else ({}, Usage())
             loop.book(usage + spent, {**metrics, **more})
 

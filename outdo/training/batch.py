@@ -57,6 +57,8 @@ class MicroBatch:
     ref_logprobs_N: Tensor | None  # float32, under the reference policy; None without one
     lengths: IntArray  # position behind the last of each segment: the samples by number, then the shared prompts
     begins: IntArray  # position of the first: how much of the sample is a shared prompt
+    taught_ids_NK: Tensor | None = None  # int64, a teacher's likeliest tokens, if the samples hold them
+    taught_logprobs_NK: Tensor | None = None  # float32, and its log-probabilities of them
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
@@ -205,6 +207,7 @@ def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool, share: bool) 
     crowded = any(len(family.samples) > 1 for row in rows for family in row)  # rows may be longer than the context
     alone = all(len(row) == 1 for row in rows) and not crowded
     referred = any(s.ref_logprobs is not None for s in samples)
+    taught = [s.taught for s in samples if s.taught is not None]  # tokens of a row lie in it in the order of its samples
     return MicroBatch(
         tokens_BT=torch.from_numpy(tokens),
         segments_BT=None if alone else torch.from_numpy(segments),
@@ -218,4 +221,6 @@ def _collate(rows: Sequence[Sequence[Family]], T: int, long: bool, share: bool) 
         ref_logprobs_N=torch.from_numpy(reference[row_N, column_N]) if referred else None,
         lengths=np.array([*(len(s.token_ids) for s in samples), *shared]),
         begins=np.array(begins + [0] * len(shared)),
+        taught_ids_NK=torch.from_numpy(np.concatenate([t.ids for t in taught])) if taught else None,
+        taught_logprobs_NK=torch.from_numpy(np.concatenate([t.logprobs for t in taught])) if taught else None,
     )

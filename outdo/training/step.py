@@ -151,36 +151,40 @@ class Trainer:
 
     def _vocabulary(self, batch: MicroBatch, packed: Any, hidden: Tensor) -> Callable[[OfVocabulary], Tensor]:
         """See `TokenBatch.vocabulary`: a few rows of logits exist at a time, and are computed again in the backward pass."""
-        theirs = self._taught(batch)
+        theirs: tuple[Tensor, ...] = self._taught(batch)
         rows = max(1, _LOGITS // self.model.config.vocab_size)
 
-        def piece(function: OfVocabulary, own: Tensor, other: Tensor | None) -> Tensor:
+        def piece(function: OfVocabulary, own: Tensor, *other: Tensor) -> Tensor:
             logprobs = (self.model.logits(packed, own) / self.temperature).log_softmax(-1)
-            if other is None or self.teacher is None:
+            if not other:
                 return function(logprobs, None)
+            if self.teacher is None:  # what lies beyond its likeliest tokens is not known
+                ids, known = other
+                return function(logprobs, torch.full_like(logprobs, -torch.inf).scatter(1, ids, known))
             with torch.no_grad():
-                taught = self.teacher.logits(self._teacher_weights, other)[:, : logprobs.shape[1]] / self.temperature
+                taught = self.teacher.logits(self._teacher_weights, *other)[:, : logprobs.shape[1]] / self.temperature
             return function(logprobs[:, : taught.shape[1]], taught.log_softmax(-1))
 
         def call(function: OfVocabulary) -> Tensor:
             out = []
             for i in range(0, len(hidden), rows):
-                other = None if theirs is None else theirs[i : i + rows]
-                out.append(checkpoint(piece, function, hidden[i : i + rows], other, use_reentrant=False))
+                other = (x[i : i + rows] for x in theirs)
+                out.append(checkpoint(piece, function, hidden[i : i + rows], *other, use_reentrant=False))
             return torch.cat(out) if out else hidden.new_zeros(0, dtype=torch.float32)
 
         return call
 
     @torch.no_grad()
-    def _taught(self, batch: MicroBatch) -> Tensor | None:
-        """The teacher's hidden states [N, D] where the policy's are, if there is a teacher."""
+    def _taught(self, batch: MicroBatch) -> tuple[Tensor, ...]:
+        """The teacher's hidden states [N, D] where the policy's are; without a teacher what the batch holds of one."""
         if self.teacher is None:
-            return None
+            given = batch.taught_ids_NK, batch.taught_logprobs_NK
+            return tuple(x for x in given if x is not None)
         if self._teacher_weights is None:
             self._teacher_weights = self.teacher.pack(self.dtype)
         prompts = batch.prompts if self.teacher.shares_prompts else None
         assert prompts is batch.prompts, "rows that share prompts need a teacher that can"
-        return self.teacher.hidden(self._teacher_weights, batch.tokens_BT, batch.segments_BT, batch.predicts_N, prompts)
+        return (self.teacher.hidden(self._teacher_weights, batch.tokens_BT, batch.segments_BT, batch.predicts_N, prompts),)
 
     @property
     def _layout(self) -> tuple[bool, bool]:

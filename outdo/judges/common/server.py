@@ -1,4 +1,4 @@
-"""A client of OpenAI-compatible servers for judges: many requests at a time, retries, a cache on disk, a limit on money.
+"""A client of OpenAI-compatible servers, for judges and teachers: many requests at a time, retries, a cache, a limit on money.
 
 Requests are kept by their content: the same question to the same model is asked once, and costs nothing again.
 """
@@ -45,6 +45,8 @@ class Refused(Exception):
 class Server:
     """ask(requests) -> texts."""
 
+    who = "judge llm"  # in messages
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tokens, self.cost = 0, 0.0  # since `spent` was last called
@@ -69,11 +71,11 @@ class Server:
             try:
                 import openai
             except ImportError:
-                raise UserError("judge llm needs the library openai; install it: pip install 'outdo[openai]'") from None
+                raise UserError(f"{self.who} needs the library openai; install it: pip install 'outdo[openai]'") from None
             s = self.settings
             key = os.environ.get(s.key_env) or ("none" if self.local else None)
-            check(key is not None, f"judge llm: the environment has no {s.key_env}; set it to the server's key, or base_url to a "
-                  "server on this machine")
+            check(key is not None, f"{self.who}: the environment has no {s.key_env}; set it to the server's key, or base_url to "
+                  "a server on this machine")
             self._client = openai.OpenAI(api_key=key, base_url=self._url, timeout=s.timeout_s, max_retries=0)
         return self._client
 
@@ -86,7 +88,7 @@ class Server:
         except Exception as e:
             if getattr(e, "status_code", None) not in (None, 401, 403):  # somebody is there; not every server lists its models
                 return
-            raise UserError(f"judge llm: no answer from {self.client.base_url} ({_said(e)}); start the server, or mend base_url "
+            raise UserError(f"{self.who}: no answer from {self.client.base_url} ({_said(e)}); start the server, or mend base_url "
                             f"and {self.settings.key_env}") from None
 
     def ask(self, requests: Sequence[dict[str, Any]]) -> list[str | None]:
@@ -107,14 +109,25 @@ class Server:
         if known is not None:
             return known
         s = self.settings
-        check(s.max_cost is None or self.paid < s.max_cost, f"judge llm has spent {self.paid:.2f} of max_cost = {s.max_cost}; "
+        check(s.max_cost is None or self.paid < s.max_cost, f"{self.who} has spent {self.paid:.2f} of max_cost = {s.max_cost}; "
               "raise it and resume: outdo run --resume")
         try:
             text = self._tried(body, key)
-        except Refused:
-            return None
+        except Refused as e:
+            return self._refused(request, str(e))
         self._keep(key, text)
         return text
+
+    def _answer(self, body: dict[str, Any]) -> str:
+        """One request, its cost booked -> its text; whatever it raises is tried again or refused, by its status."""
+        answer = self.client.chat.completions.create(**body)
+        self._book(answer.usage)
+        return str(answer.choices[0].message.content or "")
+
+    def _refused(self, request: dict[str, Any], why: str) -> str | None:
+        """What stands for the answer that the server will not give."""
+        del request, why
+        return None
 
     def _tried(self, body: dict[str, Any], key: str) -> str:
         """Again and again with growing pauses, as long as it may help. Raises Refused, UserError."""
@@ -122,22 +135,20 @@ class Server:
         while True:
             wait = pause * (0.5 + jitter.random())
             try:
-                answer = self.client.chat.completions.create(**body)
-                self._book(answer.usage)
-                content = answer.choices[0].message.content
+                content = self._answer(body)
                 if content:
-                    return str(content)
+                    return content
                 said = "an empty answer"
             except Exception as e:
                 status = getattr(e, "status_code", None)
                 if status is not None and 400 <= status < 500 and status not in (408, 409, 425, 429):
-                    check(status not in (401, 403), f"judge llm: the server refuses the key in {self.settings.key_env} "
+                    check(status not in (401, 403), f"{self.who}: the server refuses the key in {self.settings.key_env} "
                           f"({status}); set it to one that is valid")
-                    raise Refused from None
+                    raise Refused(_said(e)) from None
                 said = _said(e)
                 wait = max(wait, _retry_after(e))
             if time.monotonic() + wait - begun > self.settings.give_up_s:
-                raise UserError(f"judge llm: {self.client.base_url} gives no answer since {time.monotonic() - begun:.0f} s "
+                raise UserError(f"{self.who}: {self.client.base_url} gives no answer since {time.monotonic() - begun:.0f} s "
                                 f"({said}); the run is saved: start the server and resume it") from None
             time.sleep(wait)
             pause = min(2 * pause, 30.0)

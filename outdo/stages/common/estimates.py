@@ -102,7 +102,10 @@ class Estimates:
         return StepCost(0.0, flops, f"{config.episodes} rows of {config.data} per step, about {n * length.tokens:,.0f} tokens")
 
     def distillation(self, config: Any) -> StepCost:
-        """Of a step that samples (without data), trains, and reads with a teacher taken to be as large as the policy."""
+        """Of a step that samples (without data), trains, and reads with a teacher taken to be as large as the policy.
+
+        What a teacher behind a server computes is not known and not counted.
+        """
         c, optimizer = self.model.config, step_flops(self.model, config.optimizer)
         if config.data is not None:
             rendered = render.preview(config, self.task.tokenizer(), c.max_position_embeddings, SAMPLE, self.rows)
@@ -113,7 +116,8 @@ class Estimates:
             n, length = config.prompts * config.group_size, self.typical
             generate, what = n * episode_flops(c, length), f"{n} samples of the {config.samples_of}"
         passes = (round(length.tokens), round(length.attended), round(length.own))
-        return StepCost(generate, n * (update_flops(c, *passes) + forward_flops(c, *passes)) + optimizer, f"{what} per step")
+        read = 0.0 if config.teacher_server else forward_flops(c, *passes)
+        return StepCost(generate, n * (update_flops(c, *passes) + read) + optimizer, f"{what} per step")
 
     def rollouts(self, config: RolloutConfig, trained_share: float, critic_model: bool = False) -> StepCost:
         """Of a step that samples groups and trains on a share of the samples, with a critic as large as the policy or without."""
