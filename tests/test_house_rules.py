@@ -19,7 +19,7 @@ TEXTS = [f for d in ("outdo", "docs") for f in sorted((ROOT / d).rglob("*")) if 
 BASE = {"types", "errors", "system", "kernels", "fetch", "recipe", "plugins", "rewards", "interop"}
 # Packages beside each other: they do not import each other. An edge that is not in the table is an error; keep it short.
 SIBLINGS = {"tasks", "judges", "algorithms", "models", "rollout", "training", "ledger", "evaluation", "compare", "report",
-            "audit", "text", "advice"}  # fmt: skip
+            "audit", "text", "advice", "forecast"}  # fmt: skip
 ALLOWED = {
     "rollout": {"models"},
     "training": {"models"},
@@ -28,6 +28,7 @@ ALLOWED = {
     "tasks": {"text"},
     "audit": {"judges", "evaluation", "text"},
     "advice": {"evaluation"},
+    "forecast": {"evaluation"},
     "judges": {"evaluation", "text"},  # labelled rows, and how well a judge agrees with them
 }
 READERS = {"compare", "report", "audit"}  # they see run folders; what trains never sees them

@@ -20,6 +20,7 @@ from outdo.cli import (
     compare,
     cost,
     evaluate,
+    forecast,
     init,
     inspect,
     match,
@@ -46,6 +47,8 @@ app.command(rich_help_panel=MEASURE)(compare.compare)
 app.command(rich_help_panel=MEASURE)(match.match)
 app.command(rich_help_panel=MEASURE)(cost.cost)
 app.command(rich_help_panel=MEASURE)(advise.advise)
+app.command(rich_help_panel=MEASURE)(forecast.forecast)
+app.command(rich_help_panel=MEASURE)(forecast.forecasts)
 app.add_typer(audit_judges.app, name="audit", rich_help_panel=JUDGE)
 app.command(rich_help_panel=LOOK)(inspect.inspect)
 app.command(rich_help_panel=LOOK)(report.report)

@@ -14,6 +14,7 @@ from outdo.evaluation import forgetting
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.loss import DECODE, heldout_loss
 from outdo.evaluation.measure import Measurement, measure
+from outdo.forecast import store as forecasts
 from outdo.system import files
 from outdo.types import Prompt, Trajectory, Usage
 
@@ -78,6 +79,15 @@ class Evaluations:
                 if last and (split, opponent) == (e.split, opponents[0]):
                     self._keep_examples(m, decode)
         self.loop.judge.logged()  # what functions logged here belongs to no step
+        self._forecast(last)
+
+    def _forecast(self, last: bool) -> None:
+        """Where the stage will end, or at its end where it did -> forecasts.jsonl."""
+        loop = self.loop
+        found = forecasts.note(loop.folder, loop.step, self.done, loop.spent, last)
+        if found is not None:
+            low, high = found.band.ci95
+            self.run.show(loop.name, loop.spent, f"{found.held.name} forecasts {found.value:.3g} [{low:.3g}, {high:.3g}]")
 
     def _measure(self, split: str, prompts: Sequence[Prompt], opponent: str, decode: str, temperature: float,
                  recognised: dict[str, Any] | None, last: bool) -> Measurement:

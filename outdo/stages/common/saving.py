@@ -73,7 +73,7 @@ def resume(loop: Loop) -> checkpoint.Progress:
     files.keep_lines(loop.folder / "audit.jsonl", lambda e: bool(found) and e["step"] <= progress.step)
     files.keep_lines(loop.folder / "metrics.jsonl", lambda e: e["step"] < progress.step)
     measured: Callable[[dict[str, int]], bool] = lambda e: bool(found) and e["point"] <= progress.evaluated  # noqa: E731
-    for name in ("evaluations.jsonl", "forgetting.jsonl", "heldout.jsonl"):
+    for name in ("evaluations.jsonl", "forgetting.jsonl", "heldout.jsonl", "forecasts.jsonl"):
         files.keep_lines(loop.folder / name, measured)
     at_end = progress.evaluated >= loop.run.recipe.evaluation.points  # only the last evaluation keeps rollouts
     files.keep_lines(loop.folder / "rollouts.jsonl", lambda e: e["step"] < progress.step or at_end)
