@@ -9,6 +9,8 @@ import argparse
 
 import numpy as np
 
+from outdo.evaluation.stats import wilson
+from outdo.forecast.bands import ceiling
 from outdo.forecast.curve import Curve, Floats, coarse
 from outdo.forecast.forecast import forecast
 from outdo.forecast.skill import Record, skill
@@ -16,8 +18,8 @@ from outdo.forecast.skill import Record, skill
 KINDS = ("saturating", "sigmoid", "power", "linear", "collapsing", "jumping", "ar1")
 
 
-def synthetic(kind: str, rng: np.random.Generator) -> Curve:
-    """A curve of 12 to 80 points with a score in [0, 1] and noise of 0.01 to 0.05 a point, in half of the curves AR(1) with 0.5.
+def synthetic(kind: str, rng: np.random.Generator) -> tuple[Curve, float]:
+    """A curve of 12 to 80 points with a score in [0, 1], and its ceiling. Noise of 0.01 to 0.05 a point, in half AR(1) with 0.5.
 
     saturating, sigmoid, power, linear: an increasing score. collapsing, jumping: one of these that, at a time drawn evenly from
     the whole run, loses 30 to 100 % of what it had gained, or gains 0.1 to 0.4. ar1: a level with AR(1) noise of 0.8.
@@ -35,7 +37,7 @@ def synthetic(kind: str, rng: np.random.Generator) -> Curve:
     e = rng.normal(0, noise, n)
     for i in range(1, n):
         e[i] = correlated * e[i - 1] + np.sqrt(1 - correlated**2) * e[i]
-    return Curve(u, np.clip(y + e, 0, 1), np.zeros(n), 0.0, 1.0)
+    return Curve(u, np.clip(y + e, 0, 1), np.zeros(n), 0.0, 1.0), start + gain
 
 
 def halved(curve: Curve) -> Record:
@@ -49,8 +51,19 @@ def measure(curves: int, seed: int) -> dict[str, list[list[Record]]]:
     rng = np.random.default_rng(seed)
     found: dict[str, list[list[Record]]] = {kind: [] for kind in KINDS}
     for i in range(curves):
-        found[KINDS[i % len(KINDS)]].append([halved(synthetic(KINDS[i % len(KINDS)], rng))])
+        kind = KINDS[i % len(KINDS)]
+        found[kind].append([halved(synthetic(kind, rng)[0])])
     return found
+
+
+def ceilings(curves: int, seed: int) -> tuple[int, int]:
+    """Whole sigmoid and saturating curves whose ceiling was shown, and how many of these intervals held the true one."""
+    rng, shown, right = np.random.default_rng(seed), 0, 0
+    for i in range(curves):
+        curve, truth = synthetic(("saturating", "sigmoid")[i % 2], rng)
+        if (found := ceiling(coarse(curve))) is not None:
+            shown, right = shown + 1, right + (found[1] <= truth <= found[2])
+    return shown, right
 
 
 def main() -> None:
@@ -67,6 +80,10 @@ def main() -> None:
         print(f"{kind:11} n {s.stages:4}  RMSE {s.rmse:.3f}, last value {s.rmse_last:.3f}, skill {s.skill[0]:+.2f} "
               f"[{s.skill[1]:+.2f}, {s.skill[2]:+.2f}]  95 % band {c95:.3f} [{low:.3f}, {high:.3f}], width {width:.2f}; "
               f"80 % band {c80:.3f}")
+    shown, right = ceilings(chosen.curves, chosen.seed)
+    low, high = wilson(right, shown)
+    print(f"ceiling shown for {shown} of {chosen.curves} whole sigmoid and saturating curves, in its interval {right / shown:.3f} "
+          f"[{low:.3f}, {high:.3f}]")
 
 
 def _shape(kind: str, u: Floats, rng: np.random.Generator) -> Floats:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 from outdo.evaluation.stats import wilson
 from outdo.forecast.choose import HoldOut
 from outdo.forecast.curve import Curve, Floats
-from outdo.forecast.models import BASELINE, MODELS, Model, Shapes, Sigmoid, first, predict
+from outdo.forecast.models import BASELINE, MODELS, Model, Power, Shapes, Sigmoid, first, predict
 
 DRAWS = 1000
 # Of 158 curves of our own runs none lost half of its gain in its second half, and none jumped (docs/forecast.md); the band takes
@@ -21,8 +22,8 @@ DRAWS = 1000
 SEEN = {"collapse": (0, 158), "jump": (0, 158)}
 _FREEDOM = 4.0  # of Student's t: a hold-out has four origins
 _NEARLY = 2.0  # hold-out errors up to so many times the smallest
+_CAREFUL = 2.0  # a plain profile interval held the ceiling too rarely: correlation is underestimated in short curves
 WIDER = 1.4  # set on development curves (docs/forecast.md)
-_PROFILE = 3.84  # 95 % of chi-squared with one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,28 @@ def _events(draws: Floats, curve: Curve, rng: np.random.Generator) -> Floats:
 def ceiling(curve: Curve) -> tuple[float, float, float] | None:
     """The sigmoid's A with its 95 % profile interval; None unless that is bounded and the run is past the midpoint C_mid.
 
-    Residuals are taken to be correlated as their neighbours are: a chain of them says less than as many apart.
+    For every A the best curve towards it is sought, a sigmoid or a power law: what lies beyond the last point depends on the
+    shape. Residuals are taken to be correlated as neighbours are: a chain of them says less than as many apart.
     """
-    sigmoid = Sigmoid(latest=4.0)
-    found = sigmoid.solve(curve.compute, curve.score[None])
-    k, n = int(found.best[0]), len(curve)
+    y, n = curve.score, len(curve)
+    sigmoid = Sigmoid(latest=4.0, steepness=(0.5, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0))
+    found = sigmoid.solve(curve.compute, y[None])
+    k = int(found.best[0])
     if sigmoid.middles[k // len(sigmoid.steepness)] >= 1.0 or found.b_KD[k, 0] <= 0 or n < 8:
         return None
-    f = sigmoid.shapes(curve.compute / curve.compute[-1], first(curve.compute))
-    residuals = curve.score - found.a_KD[k, 0] - found.b_KD[k, 0] * f[k]
-    near = float(np.clip(residuals[1:] @ residuals[:-1] / max(residuals @ residuals, 1e-300), 0.0, 0.9))
-    variance = max(float(found.error_KD[k, 0]), 1e-12) / (n - 4) * (1 + near) / (1 - near)
-    best, span = float(found.a_KD[k, 0] + found.b_KD[k, 0]), float(np.ptp(curve.score))
-    top = min(curve.high, curve.score.max() + 2.0 * span)
-    tried = np.linspace(curve.score.max() - span, top, 400)
-    # Residual y - R_0 (1 - f) - A f with the best R_0, for every A and shape.
-    rest, left = 1.0 - f, curve.score - tried[:, None, None] * f
-    r0 = (left * rest).sum(2) / np.maximum((rest**2).sum(1), 1e-12)
-    errors = ((left - r0[:, :, None] * rest) ** 2).sum(2).min(1)
-    inside = tried[errors - found.error_KD[k, 0] <= _PROFILE * variance]
-    if not len(inside) or inside[-1] >= tried[-2] or not inside[0] <= best <= inside[-1]:
+    u, start = curve.compute / curve.compute[-1], first(curve.compute)
+    f = sigmoid.shapes(u, start)
+    left = y - found.a_KD[k, 0] - found.b_KD[k, 0] * f[k]
+    near = float(np.clip(left[1:] @ left[:-1] / max(left @ left, 1e-300), 0.0, 0.9))
+    variance = max(float(left @ left), 1e-12) / (n - 4) * (1 + near) / (1 - near)
+    span = float(np.ptp(y))
+    tried = np.linspace(y.max() - span, min(curve.high, y.max() + 2.0 * span), 400)
+    missing = np.concatenate([1.0 - f, -Power().shapes(u, start)])  # y = A - b missing
+    apart = tried[:, None] - y
+    errors = (apart**2).sum(1)[:, None] - np.maximum(apart @ missing.T, 0.0) ** 2 / (missing**2).sum(1)
+    profile = errors.min(1)
+    inside = tried[profile - profile.min() <= _CAREFUL * float(t.ppf(0.975, n - 4)) ** 2 * variance]
+    best = float(found.a_KD[k, 0] + found.b_KD[k, 0])
+    if inside[-1] >= tried[-2] or not inside[0] <= best <= inside[-1]:
         return None
     return best, float(inside[0]), float(inside[-1])

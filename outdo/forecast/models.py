@@ -106,10 +106,8 @@ class Sigmoid(Shapes):
     """
 
     name = "sigmoid"
-    steepness = np.array([0.7, 1.0, 1.5, 2.0, 3.0])
-
-    def __init__(self, latest: float = 1.0) -> None:
-        self.middles = np.geomspace(0.05, latest, 16)
+    def __init__(self, latest: float = 1.0, steepness: tuple[float, ...] = (0.7, 1.0, 1.5, 2.0, 3.0)) -> None:
+        self.middles, self.steepness = np.geomspace(0.05, latest, 24), np.array(steepness)
 
     def shapes(self, u: Floats, first: float) -> Floats:
         """Middles times steepness."""

@@ -53,9 +53,9 @@ def history(folder: Path) -> History:
     flops_of = {step + 1: flops for step, flops, _ in steps} | {0: 0.0}
     probes = [(flops_of[a["step"]], a["gold"], *a["gold_ci95"]) for a in files.read_lines(folder / "audit.jsonl")
               if a["step"] in flops_of and a["gold"] is not None and a.get("gold_ci95")]
-    low, high = (0.0, 1.0) if rows and rows[0].get("share") else (-np.inf, np.inf)
+    low, high = (0.0, 1.0) if rows and rows[0].get("share") and all(0.0 <= p[1] <= 1.0 for p in probes) else (-np.inf, np.inf)
     return History(_curve([(e["flops"], e["value"], *e["ci95"]) for e in own], low, high),
-                   _curve([(flops, reward, 0.0, 0.0) for _, flops, reward in steps]), _curve(probes))
+                   _curve([(flops, reward, 0.0, 0.0) for _, flops, reward in steps]), _curve(probes, low, high))
 
 
 def _curve(rows: list[tuple[float, float, float, float]], low: float = -np.inf, high: float = np.inf) -> Curve:
