@@ -121,6 +121,7 @@ def forecasts(
     outdo forecasts --half runs/endgames-1 runs/endgames-2
     """
     from outdo.forecast import store
+    from outdo.forecast.events import count
 
     check(curve in store.CURVES, f"--curve {curve!r}: give one of {', '.join(store.CURVES)}")
     chosen = runs or sorted(p for p in Path("runs").glob("*") if (p / "stages").is_dir())
@@ -130,6 +131,9 @@ def forecasts(
     more = "" if half else "; a run stores them from its third evaluation on, and --half makes some afterwards"
     check(bool(found), f"no forecast whose truth is known in {len(chosen)} runs{more}")
     _show_skill(found)
+    if half:
+        ended = count(store.history(folder).curve(curve) for folder in found)
+        print(f"late collapses {ended.collapses}, late jumps {ended.jumps}, of {ended.curves} curves")
 
 
 def _show_skill(found: Mapping[Path, Sequence[Record]]) -> None:

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from outdo.evaluation.stats import wilson
 from outdo.forecast.choose import HoldOut
 from outdo.forecast.curve import Curve, Floats
+from outdo.forecast.events import OWN, Events
 from outdo.forecast.models import BASELINE, MODELS, Model, Power, Shapes, Sigmoid, first, predict
 
 DRAWS = 1000
-# Of 158 curves of our own runs none lost half of its gain in its second half, and none jumped (docs/forecast.md); the band takes
-# the upper end of the interval.
-SEEN = {"collapse": (0, 158), "jump": (0, 158)}
 _FREEDOM = 4.0  # of Student's t: a hold-out has four origins
 _NEARLY = 2.0  # hold-out errors up to so many times the smallest
 _CAREFUL = 2.0  # a plain profile interval held the ceiling too rarely: correlation is underestimated in short curves
-WIDER = 1.4  # set on development curves (docs/forecast.md)
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,13 @@ class Band:
     ci95: tuple[float, float]
 
 
-def band(curve: Curve, chosen: HoldOut, at: float, noise: float, seed: int = 0) -> Band:
+def band(curve: Curve, chosen: HoldOut, at: float, noise: float, events: Events = OWN, seed: int = 0) -> Band:
     """noise: standard error of the score that will be seen at compute `at`, beyond what the curve's own scatter shows."""
     rng = np.random.default_rng(seed)
     draws = _refitted(curve, chosen.model, at, rng)
-    draws = draws + WIDER * _error(curve, chosen, at) * rng.standard_t(_FREEDOM, DRAWS)
+    draws = draws + _error(curve, chosen, at) * rng.standard_t(_FREEDOM, DRAWS)
     draws = draws + noise * rng.normal(0.0, 1.0, DRAWS)
-    draws = np.clip(_events(draws, curve, rng), curve.low, curve.high)
+    draws = np.clip(_late(draws, curve, events, rng), curve.low, curve.high)
     low, lower, upper, high = np.quantile(draws, [0.025, 0.1, 0.9, 0.975])
     return Band((float(lower), float(upper)), (float(low), float(high)))
 
@@ -76,13 +72,11 @@ def _refitted(curve: Curve, model: Model, at: float, rng: np.random.Generator) -
     return np.asarray(model.fit(c, smooth + residuals[picked])(np.array([at]))[:, 0])
 
 
-def _events(draws: Floats, curve: Curve, rng: np.random.Generator) -> Floats:
-    """Some draws collapse to somewhere between the first score and theirs, some jump by up to what was gained so far."""
-    chance, start = rng.uniform(size=len(draws)), float(curve.score[0])
-    depth, gain = rng.uniform(size=len(draws)), float(np.ptp(curve.score))
-    collapse, jump = (wilson(*SEEN[what])[1] for what in ("collapse", "jump"))
-    fallen = np.where(chance < collapse, draws - depth * (draws - start), draws)
-    return np.where(chance > 1.0 - jump, draws + depth * gain, fallen)
+def _late(draws: Floats, curve: Curve, events: Events, rng: np.random.Generator) -> Floats:
+    """Some draws collapse to somewhere between the first score and theirs, some jump by up to twice the range so far."""
+    chance, size = rng.uniform(size=len(draws)), rng.uniform(size=len(draws))
+    fallen = np.where(chance < events.chance(events.collapses), draws - size * (draws - curve.score[0]), draws)
+    return np.where(chance > 1.0 - events.chance(events.jumps), draws + 2.0 * size * np.ptp(curve.score), fallen)
 
 
 def ceiling(curve: Curve) -> tuple[float, float, float] | None:

@@ -10,6 +10,7 @@ import numpy as np
 from outdo.forecast import bands
 from outdo.forecast.choose import HoldOut, hold_out
 from outdo.forecast.curve import Curve, coarse
+from outdo.forecast.events import OWN, Events
 from outdo.forecast.models import BASELINE, MODELS, predict
 
 
@@ -47,11 +48,11 @@ class Forecast:
                 "the curve")
 
 
-def forecast(curve: Curve, at: float, noise: float | None = None) -> Forecast:
+def forecast(curve: Curve, at: float, noise: float | None = None, events: Events = OWN) -> Forecast:
     """The score at compute `at`, beyond the curve's last. noise: standard error of what will be seen there (None: as the last's,
     or as neighbours differ)."""
     used = coarse(curve)
     held = hold_out(used, at)
     value = float(predict(held.model, used, np.array([at]))[0])
     seen = noise if noise is not None else float(used.se[-1]) or float(np.diff(used.score).std() / np.sqrt(2.0))
-    return Forecast(used, at, held, value, bands.band(used, held, at, seen), bands.ceiling(used))
+    return Forecast(used, at, held, value, bands.band(used, held, at, seen, events), bands.ceiling(used))

@@ -107,7 +107,8 @@ class Sigmoid(Shapes):
 
     name = "sigmoid"
     def __init__(self, latest: float = 1.0, steepness: tuple[float, ...] = (0.7, 1.0, 1.5, 2.0, 3.0)) -> None:
-        self.middles, self.steepness = np.geomspace(0.05, latest, 24), np.array(steepness)
+        self.steepness = np.array(steepness)
+        self.middles = np.geomspace(0.05, latest, 1 + round(5 * np.log(latest / 0.05)))
 
     def shapes(self, u: Floats, first: float) -> Floats:
         """Middles times steepness."""

@@ -40,6 +40,10 @@ class History:
         """The last FLOPs."""
         return max((float(c.compute[-1]) for c in (self.score, self.reward) if len(c)), default=0.0)
 
+    def curve(self, which: str) -> Curve:
+        """One of CURVES."""
+        return {"score": self.score, "reward": self.reward, "gold": self.gold}[which]
+
     def until(self, flops: float) -> History:
         """What was known then."""
         return History(self.score.until(flops), self.reward.until(flops), self.gold.until(flops))
@@ -99,8 +103,7 @@ def of_curve(seen: History, which: str, at: float) -> Forecast | None:
     """One of CURVES at FLOPs `at`; None where there are too few points."""
     if which == "score":
         return of_score(seen, at)
-    curve = {"reward": seen.reward, "gold": seen.gold}[which]
-    return forecast(curve, at) if len(curve) >= LEAST else None
+    return forecast(seen.curve(which), at) if len(seen.curve(which)) >= LEAST else None
 
 
 def note(folder: Path, step: int, point: int, spent: float, last: bool) -> Forecast | None:
@@ -134,15 +137,15 @@ def halved(folder: Path, which: str) -> list[dict[str, Any]]:
 
     Half way is the evaluation that is nearest to half of the FLOPs, for the other curves half of their own.
     """
-    whole = history(folder)
-    curve = {"score": whole.score, "reward": coarse(whole.reward), "gold": whole.gold}[which]
+    seen = history(folder)
+    curve = coarse(seen.curve(which))
     if len(curve) < 2 or not (folder / "done.json").is_file():
         return []
     end = float(curve.compute[-1])
     half = end / 2
     if which == "score":
         half = float(curve.compute[:-1][np.abs(curve.compute[:-1] - half).argmin()])
-    found = of_curve(whole.until(half), which, end) if half > 0 else None
+    found = of_curve(seen.until(half), which, end) if half > 0 else None
     return [] if found is None else [{**found.record(), "truth": float(curve.score[-1])}]
 
 
