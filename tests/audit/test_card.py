@@ -20,7 +20,7 @@ from outdo.audit.audit import audit_reward
 from outdo.audit.base import Verdict
 from outdo.errors import UserError
 
-REWARDS = '''
+REWARDS = """
 import re
 
 def substring(completions, answer, **kwargs):
@@ -35,7 +35,7 @@ def strict(completions, answer, **kwargs):
 
 def two(answer, reference):
     return float(reference in answer)
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def test_what_is_hostile_is_escaped() -> None:
 def test_sarif(folder: Path) -> None:
     data = json.loads((folder / "substring" / "card.sarif").read_text(encoding="utf-8"))
     (run,) = data["runs"]
-    assert data["version"] == "2.1.0" and {r["ruleId"] for r in run["results"]} <= {r["id"] for r in run["tool"]["driver"]["rules"]}
+    assert data["version"] == "2.1.0" and {r["ruleId"] for r in run["results"]} <= {
+        r["id"] for r in run["tool"]["driver"]["rules"]
+    }
     assert {r["level"] for r in run["results"]} == {"error", "warning"}
     assert run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].endswith("rewards.py")
 
@@ -123,10 +125,14 @@ def test_commands(folder: Path) -> None:
     assert bad.code == 1 and "FAIL          A04" in bad.out and (folder / "a" / "card.html").exists()
     good = forked("audit", "reward", "rewards.py:strict", "--data", "gold.jsonl", "--check", "A04", "--out", "b", cwd=folder)
     assert good.code == 0, good.out + good.err
-    old = forked("audit", "reward", "rewards.py:substring", "--data", "gold.jsonl", "--check", "A04", "--baseline", "a", cwd=folder)
+    old = forked(
+        "audit", "reward", "rewards.py:substring", "--data", "gold.jsonl", "--check", "A04", "--baseline", "a", cwd=folder
+    )
     assert old.code == 0
     assert forked("audit", "replay", "a", "A04", cwd=folder).code == 1
-    sarif = forked("audit", "reward", "rewards.py:strict", "--data", "gold.jsonl", "--check", "A04", "--format", "sarif", cwd=folder)
+    sarif = forked(
+        "audit", "reward", "rewards.py:strict", "--data", "gold.jsonl", "--check", "A04", "--format", "sarif", cwd=folder
+    )
     assert json.loads(sarif.out)["version"] == "2.1.0"
     said = forked("audit", "power", "--rate", "0.05", "--margin", "0.02").out
     assert "226" in said and "457" in said
@@ -159,8 +165,20 @@ def test_the_ceiling(folder: Path) -> None:
 
 
 def test_the_pytest_plugin(folder: Path) -> None:
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "outdo.audit.pytest_plugin", "--outdo-audit", "rewards.py:substring",
-            "--outdo-audit-data", "gold.jsonl", "-p", "no:cacheprovider"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "outdo.audit.pytest_plugin",
+        "--outdo-audit",
+        "rewards.py:substring",
+        "--outdo-audit-data",
+        "gold.jsonl",
+        "-p",
+        "no:cacheprovider",
+    ]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1 and "A04 list of guesses" in done.stdout and "9 skipped" in done.stdout
 

@@ -30,7 +30,9 @@ def test_bad_rewards_are_caught_and_honest_ones_pass(id_: str) -> None:
         found = selftest.on(one, fixture)
         assert found.verdict in selftest.CAUGHT, f"{fixture.reward.__name__}: {found.said}"
         if found.verdict == Verdict.FAIL and found.grounds == "counterexample":
-            assert (found.example is not None and found.example["score"] is not None) or (found.example and found.example["error"])
+            assert (found.example is not None and found.example["score"] is not None) or (
+                found.example and found.example["error"]
+            )
     for fixture in one.good:
         found = selftest.on(one, fixture)
         assert found.verdict not in BROKEN, f"{fixture.reward.__name__}: {found.said}"
@@ -63,8 +65,11 @@ def test_the_same_seed_gives_the_same_card() -> None:
 def test_a_check_of_ones_own(tmp_path) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / "mine.py"
     file.write_text(OWN, encoding="utf-8")
-    card = audit_reward(lambda answer, reference: float(reference in answer or "sorry" in answer), fixtures.data("sums"),
-                        checks=[f"{file}:Apology"])
+    card = audit_reward(
+        lambda answer, reference: float(reference in answer or "sorry" in answer),
+        fixtures.data("sums"),
+        checks=[f"{file}:Apology"],
+    )
     assert card.find("X01").verdict == Verdict.FAIL and "sorry" in str(card.find("X01").example)
     with pytest.raises(UserError, match="no check 'A99'"):
         make_checks(["A99"])

@@ -27,8 +27,17 @@ def test_healthy_runs_do_not_alarm(kind: str) -> None:
     assert [selftest.run(kind, s) for s in range(SEEDS)] == [None] * SEEDS
 
 
-@pytest.mark.parametrize(("kind", "alarm", "within"), [("large", "L01", 230), ("small", "L01", 290), ("late_hack", "L01", 360),
-                                                       ("frozen_gold", "L06", 150), ("broken", "L04", 210), ("signatures", "L03", 110)])
+@pytest.mark.parametrize(
+    ("kind", "alarm", "within"),
+    [
+        ("large", "L01", 230),
+        ("small", "L01", 290),
+        ("late_hack", "L01", 360),
+        ("frozen_gold", "L06", 150),
+        ("broken", "L04", 210),
+        ("signatures", "L03", 110),
+    ],
+)
 def test_hacks_are_seen_in_time(kind: str, alarm: str, within: int) -> None:
     found = [selftest.first_alarm(kind, s) for s in range(SEEDS)]
     assert {f[0] for f in found if f} == {alarm} and None not in found
@@ -70,7 +79,8 @@ def test_restoring_goes_on_to_the_bit() -> None:
 def test_the_best_policy_is_from_before_the_change() -> None:
     records: list[dict[str, Any]] = [
         {"step": s, "gold": g, "gold_ci95": [g - 0.1, g + 0.1], "signals": {"L01": x}, "alarm": a, "start": {"m0": {"L01": 0.5}}}
-        for s, g, x, a in ((0, 0.2, 0.45, None), (10, 0.4, 0.4, None), (20, 0.3, 0.6, None), (30, 0.9, 0.7, "L01"))]
+        for s, g, x, a in ((0, 0.2, 0.45, None), (10, 0.4, 0.4, None), (20, 0.3, 0.6, None), (30, 0.9, 0.7, "L01"))
+    ]
     assert change(records) == 1 and best(records) == records[1]
     assert best([{**r, "alarm": None} for r in records]) == {**records[3], "alarm": None}
 
@@ -95,8 +105,14 @@ class Growing(Judge):
 
 def hacked(folder: Path, action: str, *more: str) -> Any:
     (folder.parent / "growing.py").write_text(GROWING, encoding="utf-8")
-    sets = ['stage.rl.judge={ name = "growing.py:Growing" }', f'audit={{ every = 2, n = 32, action = "{action}", margin = 0.0 }}', "stage.rl.steps=12",
-            "evaluation.prompts=10", "stage.rl.optimizer.lr=0.01", *more]
+    sets = [
+        'stage.rl.judge={ name = "growing.py:Growing" }',
+        f'audit={{ every = 2, n = 32, action = "{action}", margin = 0.0 }}',
+        "stage.rl.steps=12",
+        "evaluation.prompts=10",
+        "stage.rl.optimizer.lr=0.01",
+        *more,
+    ]
     return forked("run", TINY, *[a for s in sets for a in ("--set", s)], "--out", folder, "--force", cwd=folder.parent)
 
 

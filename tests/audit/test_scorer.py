@@ -111,7 +111,9 @@ def test_gsm8k() -> None:
 
 
 def test_verl_and_messages() -> None:
-    (c,) = reading.load([{"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "5"}, "data_source": "x"}])
+    (c,) = reading.load(
+        [{"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "5"}, "data_source": "x"}]
+    )
     assert c.reference == "5" and c.column == "reward_model.ground_truth" and c.chat
     other = replace(c, reference="6", row={**c.row, "reward_model": {"ground_truth": "6"}})
     assert c.against(other).row["reward_model"] == {"ground_truth": "6"} and c.row["reward_model"] == {"ground_truth": "5"}
