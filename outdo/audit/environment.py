@@ -31,8 +31,8 @@ def audit_env(what: Any, data: Any = None, *, seed: int = 0, timeout_s: float = 
     """Audit an environment: an object, or "my_env.py:Name". data: rows that reset() is given. Raises UserError."""
     made = plugins.load(what) if isinstance(what, str) else what
     name = what if isinstance(what, str) else getattr(made, "__name__", type(made).__name__)
-    if callable(made) and not hasattr(made, "get_reward") and not inspect.isclass(made):
-        made = made()
+    if inspect.isfunction(made) and not any(p.default is p.empty for p in inspect.signature(made).parameters.values()):
+        made = made()  # load_environment() of verifiers
     if verifiers.is_one(made):
         opened = verifiers.opened(made)
         check(bool(opened.rows), f"{name} has no rows")
@@ -46,8 +46,7 @@ def audit_env(what: Any, data: Any = None, *, seed: int = 0, timeout_s: float = 
     check(
         inspect.isclass(made) and hasattr(made, "get_reward") and hasattr(made, "reset"),
         f"{name} is no environment: it takes a class with reset() and get_reward() and tools as methods (TRL), or an "
-        "environment of "
-        "verifiers",
+        "environment of verifiers",
     )
     rows: Sequence[Mapping[str, Any]] = list(text_rows.load(data)) if data is not None else [{}]
     findings = [_isolated(f, made, dict(rows[0]), seed, timeout_s) for f in (_reset, _after_the_end, _for_ever, _grade)]

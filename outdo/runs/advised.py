@@ -52,7 +52,7 @@ def score_advice(recipe: Recipe, folder: Path) -> None:
         if not rows:
             continue
         kinds = [recipe.stage[s].kind for s in recipe.path(name)]
-        begun = kinds[-1] == "rl" and "sft" in kinds[:-1] and recipe.checkpoint(name) is not None
+        begun = kinds[-1] == "rl" and kinds[:-1] == ["sft"]
         option = "sft_then_rl" if begun else record.KINDS.get(kinds[-1])
         option = "filtered_sft" if name.startswith("filtered") else option
         if option is not None:

@@ -134,7 +134,7 @@ def test_commands(folder: Path) -> None:
         "audit", "reward", "rewards.py:strict", "--data", "gold.jsonl", "--check", "A04", "--format", "sarif", cwd=folder
     )
     assert json.loads(sarif.out)["version"] == "2.1.0"
-    said = forked("audit", "power", "--rate", "0.05", "--margin", "0.02").out
+    said = forked("audit", "power", "--rate", "0.05", "--margin", "0.02", cwd=folder).out
     assert "226" in said and "457" in said
 
 

@@ -30,9 +30,7 @@ def test_bad_rewards_are_caught_and_honest_ones_pass(id_: str) -> None:
         found = selftest.on(one, fixture)
         assert found.verdict in selftest.CAUGHT, f"{fixture.reward.__name__}: {found.said}"
         if found.verdict == Verdict.FAIL and found.grounds == "counterexample":
-            assert (found.example is not None and found.example["score"] is not None) or (
-                found.example and found.example["error"]
-            )
+            assert found.example is not None and found.example["completion"] is not None
     for fixture in one.good:
         found = selftest.on(one, fixture)
         assert found.verdict not in BROKEN, f"{fixture.reward.__name__}: {found.said}"
