@@ -28,7 +28,7 @@ class Events:
 
 
 # Our own runs: `outdo forecasts --half --curve reward`, see docs/forecast.md.
-OWN = Events(0, 1, 158)
+OWN = Events(0, 1, 157)
 
 
 def late(curve: Curve) -> str:

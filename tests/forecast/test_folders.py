@@ -79,6 +79,7 @@ def test_too_little_gives_none(tmp_path: Path) -> None:
 def test_skill_and_coverage() -> None:
     rows: list[list[dict[str, Any]]] = [
         [{"value": t + 0.01, "last": t - 0.1, "truth": t, "ci95": (t - 1, t + 1), "ci80": (t + 1, t + 2)}]
+        for t in (0.2, 0.5, 0.6)]
     s = skill(rows)
     assert s.skill[0] == pytest.approx(0.9)
     assert (s.coverage["95"][0], s.coverage["80"][0]) == (1.0, 0.0)
