@@ -70,10 +70,11 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
     _check_columns(recipe, task, (judge, gold))
     withheld = Withheld(task.withheld(e.split, e.prompts) if e.prompts else ())
     notes: list[str] = []
+    asked = _asked(recipe, task)
     for name, stage in stages.items():
         context = models[name].config.max_position_embeddings
         found = stage.check_data(DataChecks(tokenizer, context, given, task, withheld, recipe.budget_flops(name),
-                                            lambda text, name=name: notes.append(f"{name}: {text}")))  # type: ignore[misc]
+                                            lambda text, name=name: notes.append(f"{name}: {text}"), asked))  # type: ignore[misc]
         if found:
             optimizer, steps = recipe.stage[name].optimizer, found.get("steps")
             if steps is not None and optimizer.warmup_steps >= steps:  # no stage is all warm-up
@@ -88,8 +89,7 @@ def check_recipe(recipe: Recipe, given: Given | None = None) -> Checked:
 
 def _check_columns(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> None:
     """Raise UserError where a judge needs columns that none of the first rows has: it would score nothing."""
-    split = next((s.split for s in recipe.stage.values() if s.learns_from_scores and hasattr(s, "split")), None)
-    split = split or (recipe.evaluation.split if recipe.evaluation.prompts else None)
+    split = _tried_split(recipe)
     if split is None or not task.one_reply:
         return
     size = task.size(split)
@@ -101,6 +101,18 @@ def _check_columns(recipe: Recipe, task: Task, judges: Sequence[Judge]) -> None:
             have = ", ".join(k for k in prompts[0].row if k != "prompt")
             raise UserError(f"judge {judge.name} needs the column {', '.join(lacking[0])}, which the rows do not have; there is "
                             f"{have or 'none'}: rename the function's parameter, or name the column (task.columns)")
+
+
+def _asked(recipe: Recipe, task: Task) -> Any:
+    """The first prompt as the task gives it; None where the task is never tried, or its prompts are no text."""
+    split = _tried_split(recipe)
+    return task.prompts(split, 1, 0)[0].row.get("prompt") if split and task.size(split) != 0 else None
+
+
+def _tried_split(recipe: Recipe) -> str | None:
+    """Where the first prompts of the stages that learn from scores come from; else those of the evaluation."""
+    split = next((s.split for s in recipe.stage.values() if s.learns_from_scores and hasattr(s, "split")), None)
+    return split or (recipe.evaluation.split if recipe.evaluation.prompts else None)
 
 
 def unanswered(prompt: Prompt) -> Trajectory:

@@ -51,6 +51,7 @@ class DataChecks:
     withheld: Withheld  # prompts that the task measures on: rows with these do not train
     flops: float | None  # the stage's budget
     note: Callable[[str], None]
+    asked: Any = None  # the task's first prompt as a model is asked it, text or messages; None: the task is never tried
 
 
 class Stage(Configured):

@@ -4,6 +4,7 @@
 |---|---|
 | `question`, `answer` (GSM8K) | a user's message and the assistant's answer |
 | `instruction`, `input` (may be empty), `output` (Alpaca) | the same, instruction and input in one message |
+| `question`, `chosen`, `rejected`, all text | a user's message and two answers of the assistant |
 | `conversations` with `from` and `value` (ShareGPT) | `messages` |
 
 All other columns stay as they are.
@@ -20,6 +21,7 @@ Row = Mapping[str, Any]
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "observation": "tool",
           "function_response": "tool"}  # the others are called as here
 _SHAPED = ("text", "messages", "prompt", "chosen")  # columns of TRL's own shapes
+_COMPARED = ("question", "chosen", "rejected")
 TARGETS = ("prompt", "completion", "messages", "text", "chosen", "rejected", "label", "question", "answer", "completions",
            "labels")  # fmt: skip
 
@@ -44,6 +46,9 @@ def check_targets(columns: Mapping[str, str], key: str = "columns") -> None:
 
 def detected(row: Row) -> tuple[Row, str]:
     """The row in one of TRL's shapes, and which common shape it had; unchanged, and "", if it has none of these."""
+    if "prompt" not in row and all(isinstance(row.get(c), str) for c in _COMPARED):
+        answers = {c: [_said("assistant", row[c])] for c in _COMPARED[1:]}
+        return {"prompt": [_said("user", row["question"])], **row, **answers}, "question, chosen and rejected"
     if any(c in row for c in _SHAPED):
         return row, ""
     if isinstance(row.get("question"), str) and isinstance(row.get("answer"), str):
@@ -89,7 +94,11 @@ class Adapted(Sequence[Row]):
 
 
 def _asked(row: Row, question: str, answer: str) -> Row:
-    return {"prompt": [{"role": "user", "content": question}], "completion": [{"role": "assistant", "content": answer}], **row}
+    return {"prompt": [_said("user", question)], "completion": [_said("assistant", answer)], **row}
+
+
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
 
 
 def _is_sharegpt(value: Any) -> bool:

@@ -57,6 +57,56 @@ def test_what_init_writes(place: Path, model: Path) -> None:
     assert wrong.code == 2 and "rewards.py has no wrong; there is right" in wrong.err
 
 
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "plain": [{"prompt": f"Where is parcel {i}?", "completion": f" bay {i % 3}", "answer": str(i % 3)} for i in range(40)],
+    "pairs": [{"prompt": f"Where is parcel {i}?", "chosen": f"bay {i}", "rejected": "no idea"} for i in range(40)],
+}
+
+
+def initialised(place: Path, model: Path, name: str, *more: object) -> dict[str, Any]:
+    """The recipe that init writes for these rows; a dry run accepts it."""
+    (place / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS[name]), encoding="utf-8")
+    out = place / f"{name}{len(more)}.toml"
+    done = forked("init", "--model", model, "--data", f"{name}.jsonl", "--out", out, *more, cwd=place)
+    assert done.code == 0, done.err
+    tried = forked("run", out, "--dry-run", "--set", "threads=1", cwd=place)
+    assert tried.code == 0 and "warning" not in tried.out, (tried.out, tried.err)
+    return tomllib.loads(out.read_text(encoding="utf-8"))
+
+
+def test_plain_strings_train_in_the_form_in_which_they_are_asked(place: Path, model: Path) -> None:
+    """The limit counts the chat template, SFT goes through it as RL does, and a recipe that mixes the two is warned of."""
+    made = initialised(place, model, "plain", "--reward", "rewards.py:right")
+    assert made["task"]["chat"] and made["stage"]["sft"]["columns"] == {"question": "prompt", "answer": "completion"}
+    assert made["task"]["max_prompt_tokens"] > 30, "counted through the template"
+    recipe = ["run", place / "plain2.toml", "--dry-run", "--set", "threads=1"]
+    bare = forked(*recipe, "--set", "stage.sft.columns={}", cwd=place)
+    assert "sft: warning: the rows hold plain strings" in bare.out
+    assert 'columns = { question = "prompt", answer = "completion" }' in " ".join(bare.out.split())
+    asked = forked(*recipe, "--set", "task.chat=false", cwd=place)
+    assert "sft: warning: the rows hold messages" in asked.out
+
+
+def test_preferences_get_dpo_and_a_reward_model(place: Path, model: Path) -> None:
+    made = initialised(place, model, "pairs")
+    assert {n: s["kind"] for n, s in made["stage"].items()} == {"dpo": "preference", "rm": "reward_model"}
+    spoken = {"question": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    assert made["evaluation"]["prompts"] == 0 and made["stage"]["dpo"]["columns"] == made["stage"]["rm"]["columns"] == spoken
+    useless = initialised(place, model, "pairs", "--reward", "rewards.py:right")
+    assert useless["evaluation"]["prompts"] == 0 and "judge" not in useless
+    (place / "any.py").write_text("def any(completions, **kw):\n    return [1.0] * len(completions)\n", encoding="utf-8")
+    measured = initialised(place, model, "pairs", "--reward", "any.py:any", "--columns", "prompt=prompt")
+    assert measured["judge"]["functions"] == ["any.py:any"] and "rl" not in measured["stage"]
+
+
+def test_init_refuses_what_cannot_run(place: Path, model: Path) -> None:
+    done = forked("init", "--model", model, "--data", "plain.jsonl", "--out", "x.toml", cwd=place)
+    assert done.code == 2 and "need a reward function; give one" in done.err
+    (place / "other.py").write_text("def f(completions, depot, **kw):\n    return []\n", encoding="utf-8")
+    done = forked("init", "--model", model, "--data", "plain.jsonl", "--out", "x.toml", "--reward", "other.py:f", cwd=place)
+    assert done.code == 2 and "needs the column depot" in done.err and not (place / "x.toml").exists()
+
+
 def test_a_reward_that_needs_a_column_that_is_not_there(place: Path) -> None:
     reward = "def f(completions, departmnt, **kw):\n    return [0.0] * len(completions)\n"
     (place / "other.py").write_text(reward, encoding="utf-8")

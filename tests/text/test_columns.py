@@ -29,6 +29,8 @@ SAID = [{"role": "assistant", "content": "4"}]
     ({"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}, {"messages": ASKED + SAID},
      Shape.MESSAGES),
     ({"conversations": ASKED + SAID}, {"messages": ASKED + SAID}, Shape.MESSAGES),
+    ({"question": "2+2?", "chosen": "4", "rejected": "5"},
+     {"prompt": ASKED, "chosen": SAID, "rejected": [{"role": "assistant", "content": "5"}]}, Shape.PREFERENCE),
     ({"prompt": "2+2?", "completion": "4", "question": "q", "answer": "a"}, {"prompt": "2+2?"}, Shape.PROMPT_COMPLETION),
 ])  # fmt: skip
 def test_common_shapes(row: dict[str, Any], want: dict[str, Any], shape: Shape) -> None:

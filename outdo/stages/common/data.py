@@ -11,6 +11,7 @@ from outdo.errors import check
 from outdo.recipe import StageConfig
 from outdo.stages.base import DataChecks, Given
 from outdo.text import heldout, rows
+from outdo.text.shapes import COLUMNS, Shape, shape_of
 from outdo.types import Sample, Usage
 
 if TYPE_CHECKING:
@@ -66,6 +67,27 @@ def length(config: DataConfig, loaded: rows.Rows, data: DataChecks) -> dict[str,
     return {"steps": -(-(len(left) - withheld) * config.epochs // config.episodes)}
 
 
+def note_form(config: DataConfig, first: rows.Row, data: DataChecks) -> None:
+    """Note where a stage trains in one form and the task asks in another: with the chat template or without, a system message."""
+    shape, asked = shape_of(first, f"{config.data}, row 0"), data.asked
+    if not data.tokenizer.chat_template or asked is None or shape is Shape.TEXT or config.train_on == "everything":
+        return
+    column = COLUMNS[shape][0]
+    trains, wrong = first[column], "so the model learns in another form than it is asked in"
+    if isinstance(trains, str) and not isinstance(asked, str):
+        wanted = ["question", "chosen", "rejected"] if "chosen" in first else ["question", "answer"]
+        own = {"question": "prompt", "answer": "completion"}
+        named = ", ".join(f'{ours} = "{config.columns.get(own.get(ours, ours), own.get(ours, ours))}"' for ours in wanted)
+        data.note("warning: the rows hold plain strings, which train without the chat template, and the task asks with it, "
+                  f"{wrong}; make them messages (columns = {{ {named} }}), or set task.chat = false")
+    elif isinstance(asked, str) and not isinstance(trains, str):
+        data.note("warning: the rows hold messages, which train with the chat template, and the task asks without it, "
+                  f"{wrong}; set task.chat = true")
+    elif not isinstance(asked, str) and asked[0]["role"] == "system" and trains[0]["role"] != "system":
+        data.note(f"warning: the task puts a system message before its prompts and the rows have none, {wrong}; add it to the "
+                  "rows, or leave out task.system")
+
+
 def check_answers(config: DataConfig, data: DataChecks, limit: int,
                   samples: Callable[[rows.Row, str, int], Sequence[Sample]]) -> dict[str, Any]:
     """Check that some of the first rows give samples; those that give none are told. Returns options, as `Stage.check_data`.
@@ -73,6 +95,7 @@ def check_answers(config: DataConfig, data: DataChecks, limit: int,
     samples: (row, place, number) -> the row's answers; empty where one has more tokens than limit. Raises UserError.
     """
     loaded = load_rows(config, data.given)
+    note_form(config, next(iter(loaded)), data)
     made = [samples(row, f"{config.data}, row {i}", i) for i, row in enumerate(rows.first(loaded, _LOOKED_AT))]
     check(any(made), f"{config.data}: none of the first {len(made)} rows has two answers within {limit} tokens; raise "
           "max_tokens, or choose a model with a longer context")

@@ -11,7 +11,7 @@ from pydantic import Field
 from outdo.errors import check
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage, check_known
-from outdo.stages.common.data import DataConfig, Passes, length, load_rows
+from outdo.stages.common.data import DataConfig, Passes, length, load_rows, note_form
 from outdo.system import randomness
 from outdo.text import heldout
 from outdo.text.rows import Row
@@ -62,6 +62,7 @@ class Imitation(Stage):
             return {}
         loaded = load_rows(config, data.given)
         rendered = render.preview(config, data.tokenizer, data.context, given=loaded)
+        note_form(config, next(iter(loaded)), data)
         if config.heldout_data is not None:
             render.preview(heldout.source(config), data.tokenizer, data.context, given=data.given.heldout_rows)
         cut = sum(r.cut_tokens > 0 for r in rendered) / len(rendered)
