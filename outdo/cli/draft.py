@@ -61,6 +61,7 @@ kind = "preference"
 from = {model}
 data = {data}
 {columns}epochs = 1
+# identical = "drop" # leave out pairs whose two answers are the same
 
 [stage.rm] # or learn to score answers as the pairs do
 kind = "reward_model"

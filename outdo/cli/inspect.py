@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from outdo.cli import common
+from outdo.errors import check
 
 
 def inspect(
@@ -40,6 +41,8 @@ def inspect(
     from outdo.system import progress  # seconds of imports, while there is something to read
 
     with progress.counting(console) as count:
-        rendered = inspecting.measure(loaded, renderer, count)
-    console.print(inspecting.lengths(rendered))
-    console.print(inspecting.shares(rendered, renderer.context), markup=False, highlight=False)
+        measured = inspecting.measure(loaded, renderer, count)
+    console.print(inspecting.lengths(measured))
+    console.print(inspecting.shares(measured, renderer.context), markup=False, highlight=False)
+    inspecting.show_unusable(console, measured)
+    check(not measured.bad, measured.said)

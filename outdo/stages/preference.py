@@ -57,7 +57,8 @@ class Preference(Stage):
         if self.config.pairs is not None:
             return steps_of(self.config, data.flops)
         render, labelled = renderer(self.config, data.tokenizer, data.context), make_algorithm(self.algorithm()).labelled
-        return check_answers(self.config, data, render.context, lambda row, place, i: _samples(render, row, place, i, labelled))
+        return check_answers(self.config, data, render.context, lambda row, place, i: _samples(render, row, place, i, labelled),
+                             partial(_look, labelled))
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Training on both answers of a row, and a forward pass of the reference where there is one."""
@@ -96,6 +97,15 @@ def _samples(render: Renderer, row: Row, place: str, number: int, labelled: bool
         return _whole(render_pair(render, row, place), [1.0, -1.0], number)
     made = answers(render, row, place)
     return _whole(made, [1.0, -1.0] if len(made) == 2 else [1.0 if row["label"] else -1.0], None)
+
+
+def _look(labelled: bool, row: Row, place: str) -> None:
+    """Raise UserError for a row that has no two answers, nor a labelled one where the algorithm learns from these."""
+    from outdo.text.pairs import sides  # seconds of imports
+    from outdo.text.shapes import Shape, shape_of
+
+    if not labelled or shape_of(row, place) is not Shape.UNPAIRED_PREFERENCE:
+        sides(row, place)
 
 
 def _whole(rendered: Sequence[Rendered], signs: Sequence[float], pair: int | None) -> list[Sample]:

@@ -58,7 +58,8 @@ class RewardModel(Stage):
         if self.config.pairs is not None:
             return steps_of(self.config, data.flops)
         c, limit = self.config, min(self.config.max_tokens or data.context, data.context)
-        return check_answers(c, data, limit, lambda row, place, i: _pair(data.tokenizer, limit, row, place, i, c.margin))
+        return check_answers(c, data, limit, lambda row, place, i: _pair(data.tokenizer, limit, row, place, i, c.margin),
+                             partial(_look, c.margin))
 
     def estimate(self, estimates: Estimates) -> StepCost:
         """Training on both answers of a row."""
@@ -92,13 +93,25 @@ def _pair(tokenizer: PreTrainedTokenizerBase, limit: int, row: Row, place: str, 
     two = [tokenizer(text_of(tokenizer, prompt, a), add_special_tokens=False)["input_ids"] for a in answers]
     if not all(0 < len(ids) <= limit for ids in two):
         return []
-    lead = 0.0
-    if margin is not None:
-        value = row.get(margin)
-        check(isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"),
-              f"{place}: column {margin} holds {value!r}; margins are numbers of at least 0")
-        lead = float(value)  # type: ignore[arg-type]
+    lead = _lead(margin, row, place)
     return [_scored_at_end(np.array(ids), sign, number) for ids, sign in zip(two, (1.0 + lead, -1.0), strict=True)]
+
+
+def _look(margin: str | None, row: Row, place: str) -> None:
+    """Raise UserError for a row that has no two answers, or no margin where the stage reads one."""
+    from outdo.text.pairs import sides  # seconds of imports
+
+    sides(row, place), _lead(margin, row, place)
+
+
+def _lead(margin: str | None, row: Row, place: str) -> float:
+    """How much better the chosen answer is, by the column that the stage names. Raises UserError."""
+    if margin is None:
+        return 0.0
+    value = row.get(margin)
+    check(isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"),
+          f"{place}: column {margin} holds {value!r}; margins are numbers of at least 0")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _scored_at_end(ids: np.ndarray, sign: float, pair: int) -> Sample:

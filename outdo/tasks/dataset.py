@@ -29,6 +29,7 @@ from outdo.text import chat
 from outdo.text import rows as text_rows
 from outdo.text.chat import Messages, without_none
 from outdo.text.overlap import Withheld, words_of
+from outdo.text.shapes import check_roles
 from outdo.types import IntArray, Prompt
 
 Factory = Callable[[], Any] | Mapping[str, Callable[[], Any]]  # of environments; several by name, chosen by a column
@@ -186,6 +187,7 @@ class Dataset(TextTask):
                   f"{', '.join(self._factories)}")
         check(bool(prompt), f"row {i} of {name} has no prompt; it needs a column prompt (text or messages), messages or "
               f"question, and has {', '.join(row) or 'none'}; name yours: columns = {{ question = \"theirs\" }}")
+        check_roles(prompt, f"row {i} of {name}")
         columns = {k: v for k, v in row.items() if k not in ("prompt", "completion")}
         if "answer" not in columns and (known := _answer(row)):
             columns["expected"] = known  # what the row itself answers, for readers of the report

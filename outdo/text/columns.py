@@ -18,7 +18,7 @@ from typing import Any, overload
 from outdo.errors import check, nearest
 
 Row = Mapping[str, Any]
-_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "observation": "tool",
+ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "observation": "tool",
           "function_response": "tool"}  # the others are called as here
 _SHAPED = ("text", "messages", "prompt", "chosen")  # columns of TRL's own shapes
 _COMPARED = ("question", "chosen", "rejected")
@@ -58,7 +58,7 @@ def detected(row: Row) -> tuple[Row, str]:
         asked = f"{row['instruction']}\n\n{more}" if isinstance(more, str) and more.strip() else row["instruction"]
         return _asked(row, asked, row["output"]), "instruction, input and output"
     if _is_sharegpt(row.get("conversations")):
-        messages = [{"role": _ROLES.get(str(m["from"]), str(m["from"])), "content": m["value"]} for m in row["conversations"]]
+        messages = [{"role": ROLES.get(str(m["from"]), str(m["from"])), "content": m["value"]} for m in row["conversations"]]
         return {**{k: v for k, v in row.items() if k != "conversations"}, "messages": messages}, "conversations of from and value"
     if isinstance(row.get("conversations"), list):
         return {**{k: v for k, v in row.items() if k != "conversations"}, "messages": row["conversations"]}, "conversations"

@@ -8,7 +8,7 @@ from typing import Any
 from outdo.errors import check
 from outdo.text.render import Rendered, Renderer
 from outdo.text.rows import Row
-from outdo.text.shapes import Shape, shape_of
+from outdo.text.shapes import Shape, same_answers, shape_of
 
 WANTED = "a row of preferences has chosen and rejected (and prompt, unless both begin with it)"
 
@@ -18,7 +18,8 @@ def sides(row: Row, place: str) -> tuple[Any, Any, Any]:
     shape = shape_of(row, place)
     check(shape in (Shape.PREFERENCE, Shape.IMPLICIT_PREFERENCE), f"{place} has the columns {', '.join(map(str, row))}; {WANTED}")
     chosen, rejected = row["chosen"], row["rejected"]
-    check(chosen != rejected, f"{place}: chosen and rejected are the same, so nothing is preferred; leave the row out")
+    check(not same_answers(row), f"{place}: chosen and rejected are the same, so nothing is preferred; leave the row out, or set "
+          "identical = 'drop' in the stage")
     if shape is Shape.PREFERENCE:
         return row["prompt"], chosen, rejected
     common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from outdo.errors import UserError, check
+from outdo.text.columns import ROLES
 
 
 class Shape(StrEnum):
@@ -61,14 +62,29 @@ def _check_columns(row: Mapping[str, Any], shape: Shape, place: str) -> None:
     for column in contents:
         _check(isinstance(row[column], str) or is_messages(row[column]), row, column,
                "text or a list of messages with role and content", place)
+        check_roles(row[column], place)
     kinds = {type(row[c]) is str for c in contents}
     check(len(kinds) < 2, f"{place}: some of {', '.join(contents)} are text and some are messages; make all the same")
     if shape is Shape.TEXT:
         _check(isinstance(row["text"], str), row, "text", "text", place)
     if shape is Shape.MESSAGES:
         _check(is_messages(row["messages"]), row, "messages", "a list of messages with role and content", place)
+        check_roles(row["messages"], place)
     if shape is Shape.UNPAIRED_PREFERENCE:
         _check(row["label"] in (True, False), row, "label", "true or false", place)
+
+
+def same_answers(row: Mapping[str, Any]) -> bool:
+    """Whether a row prefers an answer to itself."""
+    return "chosen" in row and "rejected" in row and bool(row["chosen"] == row["rejected"])
+
+
+def check_roles(value: Any, place: str) -> None:
+    """Raise UserError for messages whose roles are called as in ShareGPT's data: nothing in them would train."""
+    roles = [m.get("role") for m in value if isinstance(m, Mapping)] if isinstance(value, list) else []
+    wrong = next((r for r in roles if ROLES.get(str(r)) in ("user", "assistant")), None)
+    check(wrong is None, f"{place}: a message has the role {wrong!r}; wanted are system, user, assistant and tool: rename it to "
+          f"{ROLES.get(str(wrong))}, or give the messages as a column conversations with from and value")
 
 
 def _check(good: bool, row: Mapping[str, Any], column: str, wanted: str, place: str) -> None:

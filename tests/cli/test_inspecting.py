@@ -131,6 +131,19 @@ def test_bad_input(argv: list[str], said: str, tmp_path: Path) -> None:
     assert done.err.startswith("outdo: error: " + said) and done.err.count("\n") == 1, done.err
 
 
+def test_preferences_and_rows_that_cannot_be_used(tmp_path: Path) -> None:
+    """Both answers are shown and measured; every bad row is named with its reason, after the good ones were shown."""
+    rows: list[dict[str, Any]] = [{"prompt": f"{i}?", "chosen": "yes " * (i + 1), "rejected": "no"} for i in range(30)]
+    rows[0]["rejected"], rows[17]["rejected"] = None, rows[17]["chosen"]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    done = forked("inspect", "p.jsonl", "--model", "smollm2", "--rows", 1, cwd=tmp_path)
+    assert "row 1, chosen: " in done.out and "1?⟦no<|im_end|>⟧" in done.out and "row 2" not in done.out
+    assert cells(done.out, "rejected") == [2, 2, 2, 2] and cells(done.out, "chosen")[3] > 30
+    assert "cannot be used: row 0: column rejected holds None" in done.out
+    assert "cannot be used: row 17: chosen and rejected are the same" in done.out
+    assert done.code == 2 and "(2 of 30 rows cannot be used; the others: 17)" in done.err
+
+
 def test_models_are_named_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not here is fetched, of the hub without its weights."""
     folder = fetch.fetch("smollm2", print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,8 @@ from outdo.errors import check
 from outdo.recipe import StageConfig
 from outdo.stages.base import DataChecks, Given
 from outdo.text import heldout, rows
-from outdo.text.shapes import COLUMNS, Shape, shape_of
+from outdo.text.shapes import COLUMNS, Shape, same_answers, shape_of
+from outdo.text.usable import summary, unusable
 from outdo.types import Sample, Usage
 
 if TYPE_CHECKING:
@@ -51,12 +53,34 @@ class DataConfig(StageConfig):
         return self.data is not None and not self.stream
 
 
+def check_rows(config: DataConfig, loaded: rows.Rows, look: Callable[[rows.Row, str], object]) -> None:
+    """Look at every row, unless they are a stream. Raises UserError that names the first one that cannot be used."""
+    found = [] if isinstance(loaded, rows.Stream) else list(
+        unusable(loaded, lambda row, i: None if dropped(config, row) else look(row, f"{config.data}, row {i}")))
+    check(not found, summary(found, len(loaded)) if found else "")  # type: ignore[arg-type]
+
+
+def dropped(config: DataConfig, row: rows.Row) -> bool:
+    """Whether the stage leaves the row out because its two answers are the same."""
+    return getattr(config, "identical", "error") == "drop" and same_answers(row)
+
+
+def first_used(config: DataConfig, loaded: rows.Rows, n: int) -> list[tuple[int, rows.Row]]:
+    """The first n rows that the stage does not leave out for their equal answers, with their numbers."""
+    return list(itertools.islice(((i, row) for i, row in enumerate(loaded) if not dropped(config, row)), n))
+
+
 def length(config: DataConfig, loaded: rows.Rows, data: DataChecks) -> dict[str, Any]:
     """How many steps the passes over the rows take; rows that the task measures on are found and told. Raises UserError."""
     if config.stream:
         return {}
     measured, theirs = heldout.choose(config, loaded, data.given.heldout_rows)
     left = [row for i, row in enumerate(loaded) if not (theirs and i in measured)]
+    alike = sum(dropped(config, row) for row in left)
+    left = [row for row in left if not dropped(config, row)] if alike else left
+    if alike:
+        data.note(f"{alike:,} of {alike + len(left):,} rows are left out: chosen and rejected are the same")
+    check(bool(left), f"{config.data}: in all {alike} rows chosen and rejected are the same, so nothing trains; give other rows")
     withheld = sum(data.withheld.holds(row) for row in left) if data.withheld else 0
     if withheld:
         data.note(f"{withheld:,} of {len(left):,} rows are left out: their prompts are measured on (held out by the task)")
@@ -89,16 +113,19 @@ def note_form(config: DataConfig, first: rows.Row, data: DataChecks) -> None:
 
 
 def check_answers(config: DataConfig, data: DataChecks, limit: int,
-                  samples: Callable[[rows.Row, str, int], Sequence[Sample]]) -> dict[str, Any]:
+                  samples: Callable[[rows.Row, str, int], Sequence[Sample]],
+                  look: Callable[[rows.Row, str], object]) -> dict[str, Any]:
     """Check that some of the first rows give samples; those that give none are told. Returns options, as `Stage.check_data`.
 
-    samples: (row, place, number) -> the row's answers; empty where one has more tokens than limit. Raises UserError.
+    samples: (row, place, number) -> the row's answers; empty where one has more tokens than limit. look: checks a row without a
+    tokenizer. Raises UserError.
     """
     loaded = load_rows(config, data.given)
+    check_rows(config, loaded, look)
     note_form(config, next(iter(loaded)), data)
-    made = [samples(row, f"{config.data}, row {i}", i) for i, row in enumerate(rows.first(loaded, _LOOKED_AT))]
-    check(any(made), f"{config.data}: none of the first {len(made)} rows has two answers within {limit} tokens; raise "
-          "max_tokens, or choose a model with a longer context")
+    made = [samples(row, f"{config.data}, row {i}", i) for i, row in first_used(config, loaded, _LOOKED_AT)]
+    check(any(made) or not made, f"{config.data}: none of the first {len(made)} rows has two answers within {limit} tokens; "
+          "raise max_tokens, or choose a model with a longer context")
     if lost := sum(not m for m in made):
         data.note(f"{lost / len(made):.0%} of the first {len(made)} rows have answers that are longer than {limit} tokens and "
                   "are left out")
@@ -111,11 +138,15 @@ class Passes:
     def __init__(self, loop: Loop) -> None:
         config: DataConfig = loop.config
         data = load_rows(config, loop.run.given)
-        self.measured, theirs = heldout.choose(config, data, loop.run.given.heldout_rows)
+        measured, theirs = heldout.choose(config, data, loop.run.given.heldout_rows)
+        self.measured = {i: row for i, row in measured.items() if not dropped(config, row)}
         self.source = config.data if theirs else config.heldout_data
-        withheld = loop.run.withheld
-        self._feed = rows.Feed(data, loop.seed, skip=self.measured if theirs else (),
-                               leave_out=withheld.holds if withheld else None)
+        withheld, drops = loop.run.withheld, getattr(config, "identical", "error") == "drop"
+
+        def out(row: rows.Row) -> bool:
+            return bool(withheld and withheld.holds(row)) or dropped(config, row)
+
+        self._feed = rows.Feed(data, loop.seed, skip=measured if theirs else (), leave_out=out if withheld or drops else None)
         # Whole passes end with a smaller batch; any other number of steps goes round and round.
         whole = 0 if config.stream else len(self._feed) * config.epochs
         self._size, self._last = config.episodes, whole if config.steps == -(-whole // config.episodes) else None

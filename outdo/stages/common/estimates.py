@@ -10,6 +10,7 @@ import numpy as np
 
 from outdo.models.base import LanguageModel, Sizes
 from outdo.models.flops import forward_flops, update_flops
+from outdo.stages.common.data import first_used
 from outdo.stages.common.imitation import ImitationConfig
 from outdo.stages.common.pairs import PairConfig
 from outdo.stages.common.rollouts import RolloutConfig
@@ -17,7 +18,7 @@ from outdo.system import randomness
 from outdo.tasks.base import Task
 from outdo.text import render
 from outdo.text.pairs import answers
-from outdo.text.rows import Rows, first
+from outdo.text.rows import Rows, load
 from outdo.training.batch import families
 from outdo.training.optimizer import step_flops
 from outdo.types import Sample
@@ -91,9 +92,10 @@ class Estimates:
                             2 * config.episodes * each + step_flops(self.model, config.optimizer),
                             f"{config.episodes} of {config.pairs:,} pairs of its own samples per step", 2 * config.pairs / steps)
         rendering = render.renderer(config, self.task.tokenizer(), self.model.config.max_position_embeddings)
-        looked = first(self.rows, SAMPLE) if self.rows is not None else first(
-            config.data, SAMPLE, config.data_split, config.stream, config.columns, config.documents)
-        both = [r for row in looked for r in answers(rendering, row)]
+        loaded = self.rows if self.rows is not None else load(
+            config.data, config.data_split, config.stream, config.columns, config.documents)
+        looked = first_used(config, loaded, SAMPLE)
+        both = [r for _, row in looked for r in answers(rendering, row)]
         length = mean_length([len(r.token_ids) for r in both], [r.trained_tokens for r in both], [0] * len(both))
         n = config.episodes * len(both) / len(looked)
         passes = (round(length.tokens), round(length.attended), round(length.own))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,11 +12,11 @@ from pydantic import Field
 from outdo.errors import check
 from outdo.recipe import Recipe
 from outdo.stages.base import DataChecks, Given, Stage, check_known
-from outdo.stages.common.data import DataConfig, Passes, length, load_rows, note_form
+from outdo.stages.common.data import DataConfig, Passes, check_rows, length, load_rows, note_form
 from outdo.system import randomness
 from outdo.text import heldout
-from outdo.text.rows import Row
-from outdo.text.shapes import shape_of
+from outdo.text.rows import Row, Rows, Stream
+from outdo.text.shapes import Shape, shape_of
 from outdo.types import Finish, Sample, Trajectory, Usage
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Imitation(Stage):
         if config.data is None:
             return {}
         loaded = load_rows(config, data.given)
+        check_rows(config, loaded, partial(_look, config))
+        _note_answers(loaded, data)
         rendered = render.preview(config, data.tokenizer, data.context, given=loaded)
         note_form(config, next(iter(loaded)), data)
         if config.heldout_data is not None:
@@ -92,6 +95,22 @@ class Imitation(Stage):
             imitate_rows(loop)
         else:
             imitate_player(loop, self.kept)
+
+
+def _look(config: ImitationConfig, row: Row, place: str) -> None:
+    """Raise UserError for a row in no known shape, or without a weight where the stage reads one."""
+    shape_of(row, place)
+    _weight(config, row, place)
+
+
+def _note_answers(loaded: Rows, data: DataChecks) -> None:
+    """Rows without a column for the answer, among others that have one, are left out; the plan says so."""
+    if isinstance(loaded, Stream):
+        return
+    bare = [i for i, row in enumerate(loaded) if shape_of(row) is Shape.PROMPT_ONLY]
+    if bare and len(bare) < len(loaded):
+        data.note(f"{len(bare):,} of {len(loaded):,} rows have a prompt and no answer and are left out; the first "
+                  f"is row {bare[0]}")
 
 
 def imitate_player(loop: Loop, keep: Callable[[Loop, list[Trajectory]], list[Trajectory]]) -> None:
@@ -139,7 +158,8 @@ def imitate_rows(loop: Loop) -> None:
         numbered, judging = passes.batch(step), Usage()
         if getattr(config, "judge", None) is not None:
             numbered, judging = _approved(loop, numbered)
-        weighed = [(r, _weight(config, row, i)) for i, row in numbered for r in renderer(row, f"{config.data}, row {i}")]
+        placed = [(row, f"{config.data}, row {i}") for i, row in numbered]
+        weighed = [(r, _weight(config, row, place)) for row, place in placed for r in renderer(row, place)]
         rendered = [r for r, _ in weighed]
         kept = [(r, w) for r, w in weighed if r.trained_tokens and w and not (r.cut_tokens and config.truncate == "drop")]
         wasted = sum(len(r.token_ids) for r in rendered) - sum(len(r.token_ids) for r, _ in kept)
@@ -150,14 +170,14 @@ def imitate_rows(loop: Loop) -> None:
         loop.book(usage + judging + spent, {**metrics, **counts})
 
 
-def _weight(config: Any, row: Row, number: int) -> float:
+def _weight(config: Any, row: Row, place: str) -> float:
     """How much a row counts, by the column that the stage names. Raises UserError."""
     column = getattr(config, "weights", None)
     if column is None:
         return 1.0
     value = row.get(column)
     right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-    check(right, f"{config.data}, row {number}: column {column} holds {value!r}; weights are numbers of at least 0")
+    check(right, f"{place}: column {column} holds {value!r}; weights are numbers of at least 0")
     return float(value)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,7 @@ _PATIENCE = 20  # times as many prompts as pairs are tried before giving up
 class PairConfig(DataConfig):
     """Options of stages that learn from pairs."""
 
+    identical: Literal["error", "drop"] = "error"  # rows whose chosen and rejected answers are the same
     pairs: int | None = Field(default=None, ge=1)  # in place of data: so many pairs of the model's own samples
     judge: Plugin | None = None  # of own pairs: who says which is better; None: the recipe's
     split: str = "train"  # of own pairs: where their prompts come from
