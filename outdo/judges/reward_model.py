@@ -28,6 +28,7 @@ from outdo.errors import UserError, check
 from outdo.judges.base import Judge, Options, unjudgeable
 from outdo.models import fetch
 from outdo.plugins import Plugin
+from outdo.system import files
 from outdo.system.progress import say
 from outdo.types import Score, Trajectory
 
@@ -113,6 +114,8 @@ class RewardModel(Judge):
             return self._together([m.score(trajectories) for m in self._members])
         if not trajectories and self.config.model.startswith("stage:"):
             return []  # it is trained before it is asked
+        if self._model is None:
+            _check_classifier(self._folder, self._who)
         tokenizer = self.tokenizer
         longest = self.config.max_tokens or min(_context(self._settings), tokenizer.model_max_length)
         of_tokens = getattr(self._settings, READS_TOKENS, False)
@@ -235,6 +238,18 @@ def _config(folder: str) -> Any:
         return AutoConfig.from_pretrained(folder)
     except Exception as e:
         raise _no_model(folder, e) from None
+
+
+def _check_classifier(folder: str, who: str) -> None:
+    """Raise UserError where config.json says that the weights, which need not be read for it, are no reward model's."""
+    settings = _config(folder)
+    named = list(getattr(settings, "architectures", None) or ())
+    check(not named or any(n.endswith("ForSequenceClassification") for n in named), f"{who} is no reward model: its config.json "
+          f"says {', '.join(named)}; give a sequence-classification model with one label, or train one (kind = 'reward_model')")
+    written = files.read_json(Path(folder) / "config.json")
+    labels = len(written.get("id2label") or ()) or written.get("num_labels", 1)
+    check(labels == 1, f"{who} is a classifier of {labels} labels; a reward model has one: give another, or train one (kind = "
+          "'reward_model')")
 
 
 @functools.lru_cache(8)

@@ -152,7 +152,7 @@ def test_what_is_no_reward_model(tmp_path: Path) -> None:
         ({"model": ""}, "has no model; set model ="),
         ({"model": str(tmp_path / "no")}, "does not exist|is no folder here"),
         ({"model": str(tmp_path)}, "cannot be loaded as a reward model|no tokenizer"),
-        ({"model": str(real.smollm2())}, r"is no reward model: it has no score\.weight"),
+        ({"model": str(real.smollm2())}, "is no reward model: its config.json says LlamaForCausalLM"),
     ):
         with pytest.raises(UserError, match=message):
             make(**options).score([reply("4")])
@@ -161,6 +161,11 @@ def test_what_is_no_reward_model(tmp_path: Path) -> None:
     real.tokenizer().save_pretrained(two)
     with pytest.raises(UserError, match="cannot be loaded as a reward model"):
         make(model=str(two)).score([reply("4")])
+    three = tmp_path / "three"
+    reward_models.model(labels=3).save_pretrained(three)
+    for folder, message in ((three, "is a classifier of 3 labels"), (real.smollm2(), "is no reward model")):
+        with pytest.raises(UserError, match=message):
+            make(model=str(folder)).score([])  # before any weights are read
     with pytest.raises(UserError, match="one label"):
         RewardModel.of(reward_models.model(labels=2), real.tokenizer()).score([reply("4")])
     with pytest.raises(UserError, match=r"RewardModel\.of\(model, tokenizer\)"):

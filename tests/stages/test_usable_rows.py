@@ -88,3 +88,21 @@ def test_a_task_does_not_ask_what_others_answered(tmp_path: Path) -> None:
     more = ("--set", "task.data='chats.jsonl'", "--set", "evaluation.prompts=2")
     done = tried(tmp_path, ASKED, 'kind = "sft"', "--dry-run", *more)
     assert done.code == 2 and "a message has the role 'human'" in done.err
+
+
+@pytest.mark.parametrize("where", ["judge", "stage.x.judge"])
+def test_a_judge_that_is_no_reward_model_is_refused_at_the_start(tmp_path: Path, where: str) -> None:
+    stage = f"""kind = "sft"
+[stage.y]
+kind = "rl"
+from = "x"
+[{where.replace('.x', '.y')}]
+name = "reward_model"
+model = "{real.smollm2()}"
+"""
+    recipe = RECIPE.replace('judge = {{ name = "length" }}\n', "" if where == "judge" else 'judge = {{ name = "length" }}\n')
+    (tmp_path / "r.toml").write_text(recipe.format(tokenizer=real.smollm2(), stage=stage), encoding="utf-8")
+    for name in ("rows", "prompts"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ASKED), encoding="utf-8")
+    done = forked("run", "r.toml", "--dry-run", cwd=tmp_path)
+    assert done.code == 2 and "is no reward model: its config.json says LlamaForCausalLM" in done.err, done.err

@@ -78,7 +78,7 @@ class Rollouts(Stage):
         config: RolloutConfig = self.config
         check_known(f"stage.{name}.opponents", config.opponents, task.opponents, task)
         if config.judge is not None:
-            make_judge(config.judge)
+            make_judge(config.judge).score([])  # it says what it lacks
         if config.rollout is not None:
             if given.rollout is None:
                 check(callable(plugins.load(config.rollout)), f"stage.{name}.rollout = {config.rollout!r} cannot be called")
