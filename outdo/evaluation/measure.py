@@ -48,6 +48,7 @@ class Measurement:
     usage: Usage
     parts: dict[str, float]  # mean of each reward function's own value
     chosen: dict[str, np.ndarray]  # best@k and majority@n, per distinct prompt
+    rewards: np.ndarray | None = None  # the training judge's score per distinct prompt, for paired comparisons
 
     def record(self) -> dict[str, Any]:
         """JSON-serialisable, trajectories left out; None where a number is not finite (nobody could be scored)."""
@@ -55,7 +56,8 @@ class Measurement:
         items = _rounded(self.items)
         return {"metric": self.metric, "value": value, "ci95": ci95, "n": self.n, "rows": self.rows, "share": self.share,
                 "extra": {**self.extra, **({"parts": self.parts} if self.parts else {})}, "extra_ci95": self.extra_ci95,
-                "items": items, "chosen": {k: _rounded(x) for k, x in self.chosen.items()}}
+                "items": items, "chosen": {k: _rounded(x) for k, x in self.chosen.items()},
+                **({} if self.rewards is None else {"reward_items": _rounded(self.rewards)})}
 
 
 def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Mapping[str, Scorer]) -> Measurement:
@@ -89,9 +91,11 @@ def measure(task: Measurable, play: Play, prompts: Sequence[Prompt], scorers: Ma
     several |= chosen
     extra |= {name: _mean(x) for name, x in several.items()}
     intervals = {name: ci95 for name, x in several.items() if np.isfinite(ci95 := interval(_per_prompt(x, which))[1:3]).all()}
+    rewards = _row_means(columns["reward"].reshape(len(prompts), -1)) if "reward" in columns else None
     share = bool(np.isin(answers_PK[~np.isnan(answers_PK)], (0.0, 1.0)).all())
     return Measurement(task.headline, value, (low, high), n, items, len(prompts), share, answers_PK.ravel(), extra, intervals,
-                       trajectories, usage, parts, {name: _per_prompt(x, which) for name, x in chosen.items()})
+                       trajectories, usage, parts, {name: _per_prompt(x, which) for name, x in chosen.items()},
+                       None if rewards is None else _per_prompt(rewards, which))
 
 
 def _chosen(answers_PK: np.ndarray, reward: np.ndarray | None, trajectories: Sequence[Trajectory]) -> dict[str, np.ndarray]:

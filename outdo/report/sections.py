@@ -223,23 +223,25 @@ def gaming(run: RunData, stage: Stage) -> dict[str, Any]:
     """What happened to reward and gold while `stage` was trained on another judge than the gold one; sampled play."""
     rows = [e for e in stage.evaluations if e.get("decode") == "sampled" and e.get("opponent") == run.opponent]
     ends = [e["extra"] for e in (rows[0], rows[-1])] if rows else [{}, {}]
-    n = number(rows[-1].get("n")) if rows else None
-    # A score in [0, 1] has a variance of at most 1/4, so an unpaired difference of means has at most this half-width.
-    margin = 1.96 * (0.5 / n) ** 0.5 if n else None
-    changes = {k: _change(number(ends[0].get(k)), number(ends[1].get(k)), margin) for k in ("reward", "gold")}
+    found = next((v.get("evidence") for v in run.verdicts if v.get("id") == f"proxy_{stage.name}"), None)
+    paired = found if isinstance(found, dict) else {}  # of the same prompts before and after, as the verdict says it
+    changes = {k: _change(number(ends[0].get(k)), number(ends[1].get(k)), paired.get(k)) for k in ("reward", "gold")}
     title = ", ".join(f"{what} {_in_words(change)}" for what, change in changes.items())
     return {"name": stage.name, "judge": stage.judge.name if stage.judge else "", "gold_name": run.recipe.gold.name,
-            "colour": stage.colour, "title": title[:1].upper() + title[1:], "margin": margin, "n": n,
+            "colour": stage.colour, "title": title[:1].upper() + title[1:],
             "gamed": changes["reward"]["word"] == "up" and changes["gold"]["word"] == "down", **changes,
             "endings": [_endings(e) for e in (rows[:1] + rows[-1:] if len(rows) > 1 else rows)]}
 
 
-def _change(before: float | None, after: float | None, margin: float | None) -> Row:
-    if before is None or after is None or margin is None:
-        return {"before": before, "after": after, "word": "unknown"}
-    outside = not (0 <= before <= 1 and 0 <= after <= 1)  # no bound on the variance: no claim
-    word = "unknown" if outside else "up" if after - before > margin else "down" if before - after > margin else "flat"
-    return {"before": before, "after": after, "word": word}
+def _change(before: float | None, after: float | None, paired: Any) -> Row:
+    """paired: the difference with its interval, {"value", "ci95", "n"}, where the run has written one."""
+    found = paired if isinstance(paired, dict) else {}
+    value, interval = number(found.get("value")), pair(found.get("ci95"))
+    if value is None or interval is None:
+        return {"before": before, "after": after, "word": "unknown", "said": ""}
+    word = "up" if interval[0] > 0 else "down" if interval[1] < 0 else "not distinguishable"
+    said = f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}], n = {show.count(number(found.get('n')))}, paired"
+    return {"before": before, "after": after, "word": word, "said": said}
 
 
 def _in_words(change: Row) -> str:

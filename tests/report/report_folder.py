@@ -143,6 +143,8 @@ def verdicts(word: str) -> list[Row]:
         {"id": "cost_ratio", "claim": "a multiple", "verdict": "contradicted", "text": "cheaper",
          "evidence": {"flops": {"score": 0.5, "ratio": 0.125, "ci95": [0.1, 0.2]}, "seconds": None}},
         {"id": "rule_dense", "claim": "dense rule", "verdict": "not measurable here", "text": "no", "evidence": {}},
+        {"id": "proxy_rl_check", "claim": "a reward is gamed", "verdict": "supported", "text": "gamed", "evidence": {
+            "reward": difference, "gold": {**difference, "value": -0.4375, "ci95": [-0.6, -0.3]}}},
         {"id": "rule_known_best", "claim": "known rule", "verdict": word, "text": "yes", "evidence": {}},
     ]
 

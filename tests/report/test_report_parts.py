@@ -111,24 +111,30 @@ def test_evidence_of_any_shape() -> None:
 
 
 @pytest.mark.parametrize(("reward", "gold", "title", "gamed"), [
-    ((0.2, 0.8), (0.8, 0.1), "Reward up, gold down", True), ((0.2, 0.8), (0.1, 0.8), "Reward up, gold up", False),
-    ((0.5, 0.53), (0.5, 0.45), "Reward flat, gold flat", False),
-    ((0.8, 0.2), (0.8, 0.1), "Reward down, gold down", False),
-    ((2.0, 9.0), (0.8, 0.1), "Reward 2 → 9, gold down", False),
-    ((None, 0.5), (0.8, 0.1), f"Reward {show.MISSING} → 0.500, gold down", False),
+    ((0.5, 0.7), (-0.8, -0.6), "Reward up, gold down", True), ((0.5, 0.7), (0.08, 0.33), "Reward up, gold up", False),
+    ((-0.1, 0.2), (-0.1, 0.1), "Reward not distinguishable, gold not distinguishable", False),
+    ((-0.7, -0.5), (-0.8, -0.6), "Reward down, gold down", False),
+    ((6.0, 8.0), (-0.8, -0.6), "Reward up, gold down", True),  # scores of any size
+    (None, (-0.8, -0.6), "Reward 0.200 → 0.700, gold down", False),
+    (None, None, "Reward 0.200 → 0.700, gold 0.100 → 0.303", False),
 ])  # fmt: skip
-def test_what_counts_as_gamed(tmp_path: Path, reward: tuple[float, float], gold: tuple[float, float], title: str,
+def test_what_counts_as_gamed(tmp_path: Path, reward: tuple[float, float] | None, gold: tuple[float, float] | None, title: str,
                               gamed: bool) -> None:  # fmt: skip
+    """The intervals of the paired differences, as the verdict on the same page has them: the two never contradict each other."""
     folder = made.make(tmp_path / "r")
+    paired = {k: {"value": sum(ci) / 2, "ci95": list(ci), "n": 21} for k, ci in (("reward", reward), ("gold", gold)) if ci}
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary["verdicts"] = [{"id": "proxy_rl_check", "verdict": "contradicted", "evidence": paired}]
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     file = folder / "stages" / "rl_check" / "evaluations.jsonl"
     rows = made.read_lines(file)
     for e in rows:
-        e["extra"] |= {"reward": reward[e["point"]], "gold": gold[e["point"]]}
+        e["extra"] |= {"reward": (0.2, 0.7)[e["point"]], "gold": (0.1, 0.303)[e["point"]]}
     made.lines(file, rows)
     run = data.read(folder)
     found = sections.gaming(run, run.stages["rl_check"])
     assert (found["title"], found["gamed"]) == (title, gamed)
-    assert found["margin"] == pytest.approx(1.96 * (0.5 / made.N) ** 0.5)
+    assert not gold or found["gold"]["said"] == f"{sum(gold) / 2:+.3f} [{gold[0]:+.3f}, {gold[1]:+.3f}], n = 21, paired"
 
 
 def test_headline_leaves_gamed_stages_out(tmp_path: Path) -> None:

@@ -21,12 +21,17 @@ def claim(e: Evidence) -> Iterator[Verdict]:
             continue
         r0, r1 = (float(np.mean([r["extra"]["reward"] for r in rows])) for rows in (before, after))
         d = paired_difference(np.array([r["items"] for r in after], float), np.array([r["items"] for r in before], float))
-        gamed = r1 > r0 and d.verdict != "higher"
-        verdict = "supported" if gamed else "contradicted" if r1 > r0 else "not measurable here"
+        reward = None  # runs of earlier versions kept no reward of single prompts
+        if all("reward_items" in r for r in (*before, *after)):
+            reward = paired_difference(np.array([r["reward_items"] for r in after], float),
+                                       np.array([r["reward_items"] for r in before], float))
+        rose = r1 > r0 if reward is None else reward.verdict == "higher"
+        verdict = "not measurable here" if not rose else "supported" if d.verdict != "higher" else "contradicted"
         ends = {k: float(np.mean([r["extra"][k] or 0.0 for r in after])) for k in after[0]["extra"]
                 if k in ("illegal", "stalemate", "material", "repetition", "move_limit")}
         most = max(ends, key=lambda k: ends[k]) if ends else ""
         text = (f"{name}: the reward goes from {r0:.3f} to {r1:.3f}, the true score changes by {points(e, d)} ({size(e, d)}). "
                 + (f"Its games now end most often by {most.replace('_', ' ')} ({percent(ends[most])})." if ends else ""))
         yield make(f"proxy_{name}", "Reinforcement optimises exactly what is measured: a plausible reward is gamed", verdict,
-                   text, reward_before=r0, reward_after=r1, gold=diff(d), endings=ends)
+                   text, reward_before=r0, reward_after=r1, gold=diff(d), endings=ends,
+                   **({} if reward is None else {"reward": diff(reward)}))
