@@ -78,7 +78,7 @@ class FunctionJudge(Judge):
         """Which functions score, how they are called, and how much they weigh."""
         styles = [r.style if isinstance(r, Reward) else r.name.replace("_", " ") for r in self.rewards]
         parts = [f"{n} ({s}, weight {w:g})" for n, s, w in zip(self.names, styles, self.weights, strict=True)]
-        return f"reward = {' + '.join(parts)}"
+        return f"reward = {' + '.join(parts)}" if parts else ""
 
     def lacks(self, t: Trajectory) -> list[str]:
         """See `Judge.lacks`: the parameters of functions that weigh something."""

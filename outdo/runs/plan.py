@@ -134,9 +134,13 @@ def _batch(recipe: Recipe, name: str, step: StepCost, model: LanguageModel) -> s
     start = f"; starts from {stage.source}" if stage.source and recipe.parent(name) is None else ""
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     usual = recipe.checkpoint(name) is not None and stage.optimizer.lr == default_lr(stage)
-    what = ("RL" if stage.learns_from_scores else "SFT") + (" with LoRA" if stage.lora else "")
+    what = _KINDS.get(stage.kind, f"kind = {stage.kind!r}") + (" with LoRA" if stage.lora else "")
     start += f"; learning rate {stage.optimizer.lr:g}" + (f" (the default for {what} from a checkpoint)" if usual else "")
     return step.batch + start + (f"; {trains:,} parameters train" if stage.lora or stage.freeze else "")
+
+
+_KINDS = {"sft": "SFT", "rl": "RL", "pretrain": "pre-training", "preference": "preference optimisation",
+          "reward_model": "reward models", "rejection": "rejection sampling", "distill": "distillation"}
 
 
 def _evaluations(recipe: Recipe, name: str, task: Task) -> int:

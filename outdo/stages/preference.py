@@ -141,7 +141,7 @@ def _told_apart(loop: Loop, samples: list[Sample]) -> tuple[dict[str, Any] | Non
         moved, usage = [float((a - b).sum()) for a, b in zip(own, theirs, strict=True)], usage + cost
     else:
         moved = [float(a.sum()) / int(s.mask.sum()) for a, s in zip(own, samples, strict=True)]
-    right, n = sum(a > b for a, b in zip(moved[::2], moved[1::2], strict=True)), len(samples) // 2
+    right, n = sum((a > b) + 0.5 * (a == b) for a, b in zip(moved[::2], moved[1::2], strict=True)), len(samples) // 2
     return {"metric": "pair_accuracy", "value": right / n, "ci95": wilson(right, n), "n": n}, usage
 
 

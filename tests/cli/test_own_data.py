@@ -71,7 +71,11 @@ def initialised(place: Path, model: Path, name: str, *more: object) -> dict[str,
     assert done.code == 0, done.err
     tried = forked("run", out, "--dry-run", "--set", "threads=1", cwd=place)
     assert tried.code == 0 and "warning" not in tried.out, (tried.out, tried.err)
-    return tomllib.loads(out.read_text(encoding="utf-8"))
+    made = tomllib.loads(out.read_text(encoding="utf-8"))
+    lr = {"sft": "SFT", "rl": "RL", "preference": "preference optimisation", "reward_model": "reward models"}
+    said = " ".join(tried.out.replace("│", "").split())
+    assert all(f"(the default for {lr[s['kind']]} from a checkpoint)" in said for s in made["stage"].values()), said
+    return made
 
 
 def test_plain_strings_train_in_the_form_in_which_they_are_asked(place: Path, model: Path) -> None:
