@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from outdo.algorithms.base import Options
-from outdo.algorithms.common.preferences import Preferences, logistic, two
+from outdo.algorithms.common.preferences import Preferences, ahead, logistic, two
 from outdo.types import TokenBatch, Total
 
 
@@ -44,5 +44,5 @@ class BradleyTerry(Preferences):
         lead = (first - second) * sign.sign()
         losses = logistic(lead - (sign + other).abs()) + self.config.centring * (first + second).square()
         share = 2.0 / total.sequences
-        accuracy = (lead > 0).float().sum() * share * total.tokens
+        accuracy = ahead(lead).sum() * share * total.tokens
         return losses.sum() * share, {"pair_accuracy": accuracy, "margin": lead.detach().sum() * share * total.tokens}

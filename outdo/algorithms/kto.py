@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from outdo.algorithms.base import Algorithm, Options
+from outdo.algorithms.common.preferences import ahead
 from outdo.types import TokenBatch, Total
 
 
@@ -50,5 +51,5 @@ class Kto(Algorithm):
         lead = label * (c.beta * (ratio - self.zero))
         weight = (label > 0) * c.desirable + (label < 0) * c.undesirable
         as_token_sum = total.tokens / total.sequences
-        metrics = {"label_accuracy": (lead > 0).float().sum() * as_token_sum, "margin": lead.detach().sum() * as_token_sum}
+        metrics = {"label_accuracy": ahead(lead).sum() * as_token_sum, "margin": lead.detach().sum() * as_token_sum}
         return (weight * (1.0 - lead.sigmoid())).sum() / total.sequences, metrics

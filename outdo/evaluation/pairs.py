@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from outdo.evaluation.stats import mean_interval, wilson
+from outdo.evaluation.stats import interval, wilson
 
 _BINS = 10
 
@@ -19,7 +19,8 @@ def agreement(chosen: ArrayLike, rejected: ArrayLike, prompts: Sequence[str]) ->
 
     chosen, rejected: scores of the two answers of each pair. A tie counts as half. auc: the chance that a preferred answer of a
     prompt scores above a rejected one of the same prompt, mean over prompts. calibration_error: the mean gap between the sigmoid
-    of the difference and the share of pairs in which the higher score was preferred, in ten bins of equal size.
+    of the difference and the share of pairs in which the higher score was preferred, in ten bins of equal size. brier: the mean
+    squared distance of that sigmoid from 1; scores that are all the same are calibrated and know nothing, and have 0.25.
     """
     a, b = np.asarray(chosen, np.float64), np.asarray(rejected, np.float64)
     right, n = float((a > b).sum() + 0.5 * (a == b).sum()), len(a)
@@ -27,14 +28,14 @@ def agreement(chosen: ArrayLike, rejected: ArrayLike, prompts: Sequence[str]) ->
     for prompt, x, y in zip(prompts, a, b, strict=True):
         by_prompt[prompt].append((x, y))
     areas = [_area(np.array(pairs)) for pairs in by_prompt.values()]
-    auc, low, high, _ = mean_interval(areas)
+    auc, low, high, _ = interval(areas)
     sure = 1.0 / (1.0 + np.exp(-np.abs(a - b)))  # of the higher score being the preferred one
     hit = np.where(a == b, 0.5, (a > b).astype(float))
     order = np.array_split(np.argsort(sure, kind="stable"), min(_BINS, n))
     gap = sum(len(part) * abs(sure[part].mean() - hit[part].mean()) for part in order) / n
     return {"metric": "pair_accuracy", "value": right / n, "ci95": wilson(right, n), "n": n, "auc": auc,
-            "auc_ci95": (max(0.0, low), min(1.0, high)), "prompts": len(areas), "calibration_error": float(gap),
-            "brier": float(((sure - hit) ** 2).mean())}
+            "auc_ci95": (low, high), "prompts": len(areas), "calibration_error": float(gap),
+            "brier": float(((1.0 - 1.0 / (1.0 + np.exp(b - a))) ** 2).mean())}
 
 
 def _area(pairs: np.ndarray) -> float:

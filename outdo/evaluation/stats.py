@@ -19,7 +19,7 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     p = successes / n
     centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if successes == 0 else max(0.0, centre - half), 1.0 if successes == n else min(1.0, centre + half)
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float, float, int]:
@@ -105,13 +105,17 @@ def majority(said_PK: NDArray[np.str_], values_PK: ArrayLike) -> NDArray[np.floa
 def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> Difference:
     """Hierarchical bootstrap of mean(a - b): seeds are drawn, then items (the same items in every seed).
 
-    Items that are NaN (unscored) in any seed are left out.
+    Items that are NaN (unscored) in any seed are left out. Where all differences are the same a bootstrap would be certain of
+    it, however few there are: then the interval is `_of_equal`'s.
     a, b: [seeds, items] or [items]; rows of one seed broadcast against many (a reference player has no training seed).
     """
     a, b = np.atleast_2d(np.asarray(a_SN, np.float64)), np.atleast_2d(np.asarray(b_SN, np.float64))
     d: NDArray[np.float64] = a - b
     d = d[:, ~np.isnan(d).any(0)]
     S, N = d.shape
+    if N and d.min() == d.max():
+        span = max(np.nanmax(a), np.nanmax(b), 1.0) - min(np.nanmin(a), np.nanmin(b), 0.0)  # shares differ by at most 1
+        return Difference(float(d[0, 0]), _of_equal(float(d[0, 0]), float(span), N), N, S)
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for i in range(draws):
@@ -119,6 +123,17 @@ def paired_difference(a_SN: ArrayLike, b_SN: ArrayLike, draws: int = 2000, seed:
         means[i] = d[rows][:, rng.integers(0, N, N)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return Difference(float(d.mean()), (float(low), float(high)), N, S)
+
+
+def _of_equal(value: float, span: float, n: int) -> tuple[float, float]:
+    """95 % interval of a mean of n values that are all the same, in which others, at most span from 0, may have been missed.
+
+    Their share is at most 1 - 0.025^(1/n) (Clopper and Pearson, 1934). For differences of shares this agrees with the sign test:
+    five wins in five do not tell two players apart, six do.
+    """
+    missed = 1.0 - 0.025 ** (1.0 / n)
+    middle, half = value * (1.0 - missed), span * missed
+    return max(-span, middle - half), min(span, middle + half)
 
 
 def interval(items: ArrayLike) -> tuple[float, float, float, int]:
@@ -135,9 +150,9 @@ def interval(items: ArrayLike) -> tuple[float, float, float, int]:
 
 def hierarchical_interval(values_SN: ArrayLike, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean over seeds and items; Wilson's over items for one seed of zeros and ones, or where all are
-    the same: a bootstrap of nothing but zeros would be sure of zero."""
+    the same number from 0 to 1: a bootstrap of nothing but zeros would be sure of zero."""
     x = np.atleast_2d(np.asarray(values_SN, np.float64))
     x = x[:, ~np.isnan(x).any(0)]
-    if np.isin(x, (0.0, 1.0)).all() and (len(x) == 1 or x.min() == x.max()):
+    if x.size and (x.min() == x.max() or (len(x) == 1 and np.isin(x, (0.0, 1.0)).all())) and x.min() >= 0.0 and x.max() <= 1.0:
         return wilson(float(x[0].sum()), x.shape[1])
     return paired_difference(x, np.zeros_like(x), draws, seed).ci95

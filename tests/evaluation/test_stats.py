@@ -19,6 +19,7 @@ from toys import SMALL, decoder
 from outdo.evaluation import stats
 from outdo.evaluation.judging import recognises_wins
 from outdo.evaluation.measure import measure
+from outdo.evaluation.pairs import agreement
 from outdo.evaluation.stats import Difference, hierarchical_interval, mean_interval, paired_difference, pass_at_k, wilson
 from outdo.types import Finish, Prompt, Score, Trajectory, Usage
 
@@ -43,10 +44,37 @@ def test_mean_interval() -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_identical_players_differ_by_exactly_nothing(seeds: int) -> None:
+def test_identical_players_are_not_certainly_the_same(seeds: int) -> None:
+    """A bootstrap of nothing but zeros would say [0, 0] of three questions."""
     a = (np.random.default_rng(0).random((seeds, 50)) < 0.4).astype(float)
-    assert paired_difference(a, a) == Difference(0.0, (0.0, 0.0), 50, seeds)
+    missed = binomtest(0, 50).proportion_ci(method="exact").high
+    assert paired_difference(a, a) == Difference(0.0, (pytest.approx(-missed), pytest.approx(missed)), 50, seeds)
     assert paired_difference(a, a).verdict == "not distinguishable"
+    assert paired_difference([0.0] * 3, [0.0] * 3).ci95[1] == pytest.approx(0.708, abs=1e-3)
+    assert paired_difference([9.0] * 3, [9.0] * 3).ci95[1] > 5.0, "on the scores' own scale"
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(1, "not distinguishable"), (5, "not distinguishable"), (6, "higher"),
+                                            (50, "higher")])  # fmt: skip
+def test_wins_without_exception_are_told_apart_as_by_the_sign_test(n: int, verdict: str) -> None:
+    d = paired_difference([1.0] * n, [0.0] * n)
+    assert d.value == d.ci95[1] == 1.0 and d.verdict == verdict
+    assert (binomtest(n, n).pvalue < 0.05) == (verdict == "higher")
+    assert paired_difference([0.0] * n, [1.0] * n).ci95 == pytest.approx((-1.0, -d.ci95[0]))
+
+
+def test_intervals_of_equal_numbers() -> None:
+    assert wilson(0, 7)[0] == 0.0 and wilson(7, 7)[1] == 1.0, "to the bit"
+    assert hierarchical_interval([0.5] * 7) == wilson(3.5, 7)
+
+
+def test_ties_of_pairs() -> None:
+    """Scores that are all the same are right in half of the pairs, and a coin's Brier score is a quarter."""
+    a = agreement([1.0] * 7, [1.0] * 7, [str(i) for i in range(7)])
+    assert a["value"] == a["auc"] == 0.5 and a["brier"] == 0.25 and a["auc_ci95"][0] < 0.5 < a["auc_ci95"][1]
+    good = agreement([5.0, 4.0], [0.0, 1.0], ["a", "b"])
+    assert good["value"] == 1.0 and good["brier"] == pytest.approx(((1 + np.exp(5)) ** -2 + (1 + np.exp(3)) ** -2) / 2)
+    assert good["auc_ci95"][0] < 0.5, "two prompts"
 
 
 def test_verdicts_and_signs() -> None:

@@ -75,7 +75,9 @@ def test_pairs_of_equal_answers_can_be_left_out(tmp_path: Path, kind: str) -> No
     assert done.code == 0, done.err
     assert "rows are left out: chosen and rejected are the same" in done.out
     metrics = lines(tmp_path / "run" / "stages" / "x" / "metrics.jsonl")
-    held = lines(tmp_path / "run" / "stages" / "x" / "heldout.jsonl")[0]["n"]
+    before = lines(tmp_path / "run" / "stages" / "x" / "heldout.jsonl")[0]
+    held = before["n"]
+    assert before["value"] == metrics[0]["pair_accuracy"] == 0.5, "nothing is preferred before the first step"
     assert sum(m["episodes"] for m in metrics) == 50 - held and not any(m["dropped"] for m in metrics) and held
     nothing = tried(tmp_path, rows[1::2], kind + '\nidentical = "drop"', "--dry-run")
     assert nothing.code == 2 and "chosen and rejected are the same, so nothing trains" in nothing.err

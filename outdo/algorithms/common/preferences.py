@@ -40,7 +40,7 @@ class Preferences(Algorithm):
         losses, margin = self.losses(pairs)
         share = 2.0 / total.sequences  # of one pair in a mean over pairs
         as_token_sum = share * total.tokens
-        metrics = {"pair_accuracy": (margin > 0).float().sum() * as_token_sum, "margin": margin.detach().sum() * as_token_sum}
+        metrics = {"pair_accuracy": ahead(margin).sum() * as_token_sum, "margin": margin.detach().sum() * as_token_sum}
         return losses.sum() * share, metrics
 
 
@@ -70,6 +70,11 @@ def two(x: Tensor, sequence: Tensor) -> tuple[Tensor, Tensor]:
     n = (int(sequence.max()) + 2) // 2 * 2 if len(sequence) else 0
     first, second = x.new_zeros(n).index_add(0, sequence, x).view(-1, 2).unbind(1)
     return first, second
+
+
+def ahead(lead: Tensor) -> Tensor:
+    """1 where a lead is positive, one half where there is none (as before the first step), else 0."""
+    return (lead > 0).float() + 0.5 * (lead == 0).float()
 
 
 def logistic(margin: Tensor, smoothing: float = 0.0) -> Tensor:
