@@ -26,14 +26,33 @@ def gather(folders: Sequence[Path]) -> Evidence:
     """Evidence of finished runs of the same recipe. Raises UserError where they do not belong together."""
     check(bool(folders), "no run folder given; give one per seed")
     recipes = [_recipe(f) for f in folders]
-    first = recipes[0].model_dump(exclude={"seed"})
     for folder, recipe in zip(folders, recipes, strict=True):
-        check((folder / "summary.json").exists(), f"run {folder} is not finished; resume with: outdo run --resume {folder}")
-        check(recipe.model_dump(exclude={"seed"}) == first,
-              f"run {folder} has another recipe than {folders[0]}; only runs that differ in their seed can be put together")
+        check_finished(folder)
+        check(same_recipe(recipe, recipes[0]), f"run {folder} has another recipe than {folders[0]}; give runs that differ only "
+              "in their seed, or two runs alone to compare the ends of their stages")
     seeds = [r.seed for r in recipes]
     check(len(set(seeds)) == len(seeds), f"two of the runs have the same seed ({seeds}); they say nothing new")
     return Evidence(folders, recipes[0])
+
+
+def different(folders: Sequence[Path]) -> bool:
+    """Whether these are two runs whose recipes differ in more than the seed. Raises UserError for what is no run folder."""
+    return len(folders) == 2 and not same_recipe(*(_recipe(f) for f in folders))
+
+
+def one(folder: Path) -> Evidence:
+    """Evidence of a single run. Raises UserError for one that is not finished."""
+    check_finished(folder)
+    return Evidence([folder], _recipe(folder))
+
+
+def check_finished(folder: Path) -> None:
+    check((folder / "summary.json").exists(), f"run {folder} is not finished; resume with: outdo run --resume {folder}")
+
+
+def same_recipe(a: Recipe, b: Recipe) -> bool:
+    """Whether two recipes differ in nothing but the seed."""
+    return a.model_dump(exclude={"seed"}) == b.model_dump(exclude={"seed"})
 
 
 def _recipe(folder: Path) -> Recipe:
