@@ -300,11 +300,11 @@ GOLDEN: dict[str, tuple[float, list[float], dict[str, float]]] = {
     # s = 0.75^(1/3) for both: A = +1 is not held, A = -1 is clipped at 1 - 3e-4 and has no gradient. Means of three, then two.
     "gspo": ((1 - 3e-4 - 0.75 ** (1 / 3)) / 2, [-(0.75 ** (1 / 3))] * 3 + [0] * 3, {"clip_fraction": 3.0, "kl": _KL}),
     # Equal log-ratios: the loss is log 2, its gradient -beta / 2 per token of the chosen answer, times 6 for the division by 6
-    "dpo": (log(2), [-0.3] * 3 + [0.3] * 3, {"pair_accuracy": 0.0, "margin": 0.0}),
+    "dpo": (log(2), [-0.3] * 3 + [0.3] * 3, {"pair_accuracy": 3.0, "margin": 0.0}),
     # (0 - 5)^2, whose gradient is -2 * 5 / 3 per token
-    "ipo": (25.0, [-20] * 3 + [20] * 3, {"pair_accuracy": 0.0, "margin": 0.0}),
+    "ipo": (25.0, [-20] * 3 + [20] * 3, {"pair_accuracy": 3.0, "margin": 0.0}),
     # -log sigmoid(-1), gradient -sigmoid(1) * 2 / 3 per token
-    "simpo": (log(1 + exp(1)), [-4 * _sigmoid(1)] * 3 + [4 * _sigmoid(1)] * 3, {"pair_accuracy": 0.0, "margin": 0.0}),
+    "simpo": (log(1 + exp(1)), [-4 * _sigmoid(1)] * 3 + [4 * _sigmoid(1)] * 3, {"pair_accuracy": 3.0, "margin": 0.0}),
     # z = 0 and r = ln 0.75 for both: lead +-0.1 ln 0.75
     "kto": (0.5 * (1 - _sigmoid(0.1 * log(0.75)) + 1 - _sigmoid(-0.1 * log(0.75))),
             [s * 0.3 * _sigmoid(0.1 * log(0.75)) * (1 - _sigmoid(0.1 * log(0.75))) for s in _PLAIN],
@@ -312,10 +312,10 @@ GOLDEN: dict[str, tuple[float, list[float], dict[str, float]]] = {
 }  # fmt: skip
 GOLDEN |= {"gae": GOLDEN["grpo"], "dapo": GOLDEN["grpo"], "maxrl": GOLDEN["grpo"], "ppo": GOLDEN["reinforce_pp"]}
 # Their advantages differ, their losses do not.
-GOLDEN["bradley_terry"] = (log(2), [-3] * 3 + [3] * 3, {"pair_accuracy": 0.0, "margin": 0.0})  # two equal scores
+GOLDEN["bradley_terry"] = (log(2), [-3] * 3 + [3] * 3, {"pair_accuracy": 3.0, "margin": 0.0})  # two equal scores
 _MEAN = -1 + log(0.75) / 3  # mean log-probability of both answers
 _ODDS = 1 / (1 - exp(_MEAN))  # d log odds / d mean log-probability
-GOLDEN["orpo"] = (-_MEAN + 0.1 * log(2), [-2 - 0.1 * _ODDS] * 3 + [0.1 * _ODDS] * 3, {"pair_accuracy": 0.0, "margin": 0.0})
+GOLDEN["orpo"] = (-_MEAN + 0.1 * log(2), [-2 - 0.1 * _ODDS] * 3 + [0.1 * _ODDS] * 3, {"pair_accuracy": 3.0, "margin": 0.0})
 
 
 def test_golden_example(algorithm: Algorithm) -> None:

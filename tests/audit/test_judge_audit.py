@@ -1,6 +1,6 @@
 """The audit of judges on judges whose faults are planted, and the statistics beneath it by hand.
 
-Run: .venv/bin/python -m pytest tests/audit/test_judges.py   (about 25 s on one core)
+Run: .venv/bin/python -m pytest tests/audit/test_judge_audit.py   (about 25 s on one core)
 """
 
 from __future__ import annotations
