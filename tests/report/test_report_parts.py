@@ -95,7 +95,8 @@ def test_long_lines_become_means_of_neighbours(tmp_path: Path) -> None:
 
 def test_bill_of_an_unfinished_run_is_the_ledgers(tmp_path: Path) -> None:
     run = data.read(made.make(tmp_path / "r", finished=False))
-    assert run.ledger["sft"] == {**made.bill(False), "cpu_s": 5.0, "update_s": 4.0, "judge_tokens": 0.0, "judge_cost": 0.0} and not run.finished
+    more = {"cpu_s": 5.0, "update_s": 4.0, "judge_tokens": 0.0, "judge_cost": 0.0}
+    assert run.ledger["sft"] == {**made.bill(False), **more} and not run.finished
     assert run.ledger["rl"]["wall_s"] == 3.0 and run.ledger["rl"]["flops"]["decode"] == 4e8  # one step so far
     assert run.stages["rl"].spent == 0.5 and run.stages["rl_check"].spent == 0.0 and run.stages["sft"].spent == 1.0
 
