@@ -134,6 +134,8 @@ class Subject:
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.case, self.rows, self.name, self.style = case, case["rows"], case["name"], case["style"]
+        if case["tool"] != "outdo":  # only outdo takes rows that are marked as wrong
+            self.rows = [row for row in self.rows if row.get("right") is not False]
         self.path = Path(case["file"])
         spec = importlib.util.spec_from_file_location("subject", self.path)
         assert spec and spec.loader
@@ -144,6 +146,7 @@ class Subject:
         self.prompts = [r["prompt"] if isinstance(r["prompt"], str) else r["prompt"][-1]["content"] for r in self.rows]
         self.right = [r["completion"] if isinstance(r["completion"], str) else r["completion"][-1]["content"] for r in self.rows]
         self.answers = [r["answer"] if isinstance(r["answer"], str) else json.dumps(r["answer"]) for r in self.rows]
+        self.told = list(self.answers)
         self.plain = all(isinstance(r["answer"], str) and r["answer"] in t for r, t in zip(self.rows, self.right, strict=True))
         if not self.plain:  # the reference is no answer (tests, a number to reach): the answer to render is the right completion
             self.answers = list(self.right)
@@ -325,7 +328,7 @@ def soup(s: Subject) -> tuple[bool, Found]:
     def reward(completions: list[Any], **_: Any) -> list[Any]:
         return [s.score(i, c[-1]["content"]) for i, c in enumerate(completions)]
 
-    report = run_stress(reward, s.answers)
+    report = run_stress(reward, s.told)
     return report.gameable, [(a.kind, f"{a.accepted} of {a.n}") for a in report.attacks if a.accepted]
 
 
