@@ -200,14 +200,14 @@ def falsepass(s: Subject) -> tuple[bool, Found]:
     from falsepass import cli, report, runner
 
     folder = Path.cwd()
-    text = s.path.read_text()
+    text = s.path.read_text(encoding="utf-8")
     if s.style == "two":
         text += "\n\ndef reward(completions, answer, **kwargs):\n"
         text += f"    return [{s.name}(c, a) for c, a in zip(completions, answer)]\n"
-    (folder / "rewards.py").write_text(text)
+    (folder / "rewards.py").write_text(text, encoding="utf-8")
     rows = [{**r, "prompt": p if s.style != "chat" else [{"role": "user", "content": p}]}
             for r, p in zip(s.rows, s.prompts, strict=True)]  # fmt: skip
-    (folder / "data.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    (folder / "data.jsonl").write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
     name = "reward" if s.style == "two" else s.name
     cli.main(["init", "rewards.py", "--dataset", "data.jsonl", "--func", name])
     audit = next((folder / "audits").iterdir())
@@ -526,17 +526,17 @@ def _std(values: list[float]) -> float:
 
 def inside(tool: str, case: Path, out: Path) -> None:
     """One look; the result as JSON."""
-    given = json.loads(case.read_text())
+    given = json.loads(case.read_text(encoding="utf-8"))
     try:
         if "log" in given:
-            out.write_text(json.dumps({"alerts": LIVE[tool](given["log"])}))
+            out.write_text(json.dumps({"alerts": LIVE[tool](given["log"])}), encoding="utf-8")
             return
         flagged, found = STATIC[tool](Subject(given))
-        out.write_text(json.dumps({"flagged": flagged, "found": found}))
+        out.write_text(json.dumps({"flagged": flagged, "found": found}), encoding="utf-8")
     except NotImplementedError as e:
-        out.write_text(json.dumps({"not_applicable": str(e)}))
+        out.write_text(json.dumps({"not_applicable": str(e)}), encoding="utf-8")
     except BaseException as e:
-        out.write_text(json.dumps({"error": f"{type(e).__name__}: {e}"[:300]}))
+        out.write_text(json.dumps({"error": f"{type(e).__name__}: {e}"[:300]}), encoding="utf-8")
 
 
 # --- outside: the rewards -------------------------------------------------------------------------------------------------
@@ -611,9 +611,9 @@ def look(tool: str, python: str, case: dict[str, Any], limit: float = LIMIT_S) -
     """One tool on one case, in a process and folder of its own."""
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         if "source" in case:
-            (Path(folder) / "subject_file.py").write_text(case["source"])
+            (Path(folder) / "subject_file.py").write_text(case["source"], encoding="utf-8")
         given = {k: v for k, v in case.items() if k != "source"} | {"tool": tool, "file": f"{folder}/subject_file.py"}
-        (Path(folder) / "case.json").write_text(json.dumps(given))
+        (Path(folder) / "case.json").write_text(json.dumps(given), encoding="utf-8")
         out, start = Path(folder) / "out.json", time.time()
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HOME": folder}
         if tool == "outdo":
@@ -624,7 +624,7 @@ def look(tool: str, python: str, case: dict[str, Any], limit: float = LIMIT_S) -
             ended = f"ended with {done.returncode} and no result"
         except subprocess.TimeoutExpired:
             ended = f"no result in {limit:g} s"
-        result = json.loads(out.read_text()) if out.exists() and out.read_text() else {"error": ended}
+        result = json.loads(out.read_text(encoding="utf-8")) if out.exists() and out.read_text(encoding="utf-8") else {"error": ended}
     return {"tool": tool, "key": case["key"], "seconds": round(time.time() - start, 1), **result}
 
 
@@ -745,15 +745,15 @@ class Keep:
         """paths: a comma list; new results go to the first."""
         files = [Path(p) for p in paths.split(",")]
         self.file = files[0]
-        self.own: list[dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else []
-        others = [r for f in files[1:] for r in json.loads(f.read_text())]
+        self.own: list[dict[str, Any]] = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else []
+        others = [r for f in files[1:] for r in json.loads(f.read_text(encoding="utf-8"))]
         self.results = {(r["tool"], r["key"]): r for r in (*others, *self.own)}
 
     def add(self, result: dict[str, Any]) -> dict[str, Any]:
         """Keeps one more."""
         self.results[result["tool"], result["key"]] = result
         self.own.append(result)
-        self.file.write_text(json.dumps(self.own))
+        self.file.write_text(json.dumps(self.own), encoding="utf-8")
         said = next((result[k] for k in ("flagged", "alerts", "not_applicable", "error") if k in result), None)
         print(result["tool"], result["key"], str(said)[:100], result["seconds"], file=sys.stderr, flush=True)
         return result
@@ -797,8 +797,8 @@ def main() -> None:
     tables = "\n".join(parts)
     print(tables)
     if args.write:
-        head = OUT.read_text().partition(MARK)[0] if OUT.exists() else ""
-        OUT.write_text(f"{head}{MARK}\n\n{tables}")
+        head = OUT.read_text(encoding="utf-8").partition(MARK)[0] if OUT.exists() else ""
+        OUT.write_text(f"{head}{MARK}\n\n{tables}", encoding="utf-8")
 
 
 if __name__ == "__main__":
