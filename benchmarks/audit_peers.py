@@ -624,7 +624,8 @@ def look(tool: str, python: str, case: dict[str, Any], limit: float = LIMIT_S) -
             ended = f"ended with {done.returncode} and no result"
         except subprocess.TimeoutExpired:
             ended = f"no result in {limit:g} s"
-        result = json.loads(out.read_text(encoding="utf-8")) if out.exists() and out.read_text(encoding="utf-8") else {"error": ended}
+        said = out.read_text(encoding="utf-8") if out.exists() else ""
+        result = json.loads(said) if said else {"error": ended}
     return {"tool": tool, "key": case["key"], "seconds": round(time.time() - start, 1), **result}
 
 
